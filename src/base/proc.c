@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: LGPL-2.1-or-later
+/*
+ * proc.c - reads /proc/PID/status: one read, so that all of it is of one moment.
+ *
+ * A process chooses its own name; it stands on the first line, escaped by the kernel (newline and
+ * backslash), so it cannot pretend to be another line.
+ */
+#include <base/cleanup.h>
+#include <base/proc.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char *field(const char *text, const char *name)
+{
+	size_t n = strlen(name);
+
+	for (const char *line = text; line; line = strchr(line, '\n')) {
+		if (*line == '\n')
+			line++;
+		if (strncmp(line, name, n) == 0)
+			return line + n;
+	}
+	return NULL;
+}
+
+static int ids(const char *text, uint32_t ret[4])
+{
+	return text && sscanf(text, "%u %u %u %u", &ret[0], &ret[1], &ret[2], &ret[3]) == 4 ? 0 : -EPROTO;
+}
+
+int proc_read(pid_t tid, struct proc_info *ret)
+{
+	char path[64], text[8192];
+	cleanup_fd int fd = -1;
+	const char *at;
+	ssize_t n;
+
+	*ret = (struct proc_info){ 0 };
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return errno == ENOENT ? -ESRCH : -errno;
+	n = read(fd, text, sizeof(text) - 1);
+	if (n < 0)
+		return -errno;
+	text[n] = 0;
+
+	at = field(text, "Name:\t");
+	if (!at)
+		return -EPROTO;
+	snprintf(ret->comm, sizeof(ret->comm), "%.*s", (int)strcspn(at, "\n"), at);
+	at = field(text, "Tgid:");
+	if (!at)
+		return -EPROTO;
+	ret->tgid = (pid_t)strtol(at, NULL, 10);
+	if (ids(field(text, "Uid:"), ret->uid) < 0 || ids(field(text, "Gid:"), ret->gid) < 0)
+		return -EPROTO;
+	at = field(text, "CapPrm:");
+	ret->cap_prm = at ? strtoull(at, NULL, 16) : 0;
+	at = field(text, "CapEff:");
+	ret->cap_eff = at ? strtoull(at, NULL, 16) : 0;
+	at = field(text, "Groups:");
+	for (char *end; at && ret->nr_groups < PROC_GROUPS_MAX; at = end) {
+		while (*at == ' ' || *at == '\t')
+			at++;
+		if (*at < '0' || *at > '9')
+			break;
+		ret->groups[ret->nr_groups++] = (gid_t)strtoul(at, &end, 10);
+	}
+	return 0;
+}

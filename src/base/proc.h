@@ -1,0 +1,40 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * proc.h - what /proc says of a process or thread.
+ */
+#ifndef KSHARED_BASE_PROC_H
+#define KSHARED_BASE_PROC_H
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#define PROC_GROUPS_MAX 128
+
+/**
+ * struct proc_info - of one thread.
+ * @tgid: its process
+ * @uid, @gid: real, effective, saved, filesystem
+ * @cap_eff, @cap_prm: capabilities, effective and permitted
+ * @groups: the first @nr_groups supplementary groups
+ * @comm: its name
+ */
+struct proc_info {
+	pid_t tgid;
+	uid_t uid[4];
+	gid_t gid[4];
+	uint64_t cap_eff;
+	uint64_t cap_prm;
+	unsigned int nr_groups;
+	gid_t groups[PROC_GROUPS_MAX];
+	char comm[16];
+};
+
+/**
+ * proc_read() - read /proc/@tid/status.
+ * The number may be given to another process at any time: hold a pidfd, and ask it afterwards whether it
+ * is still the one.
+ * Return: 0; -ESRCH no such thread; -EPROTO an unknown format; -errno.
+ */
+int proc_read(pid_t tid, struct proc_info *ret);
+
+#endif

@@ -1,0 +1,135 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# bash completion for kshared(1): commands, options, and names from `kshared ls`.
+
+# Names in folder $1 of the folder, for what has been typed; names with control characters are left out.
+_kshared_names()
+{
+	local name
+
+	COMPREPLY=()
+	while IFS= read -r name; do
+		[[ $name == *[[:cntrl:]]* ]] && continue
+		[[ ${2}$name == "$cur"* ]] && COMPREPLY+=("$(printf '%q' "${2}$name")")
+	done < <("${kshared[@]}" ls "$1" 2>/dev/null)
+}
+
+_kshared_words()
+{
+	mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
+}
+
+# A path inside the folder: srv/NAME.
+_kshared_path()
+{
+	if [[ $cur == */* ]]; then
+		_kshared_names "${cur%/*}" "${cur%/*}/"
+	else
+		_kshared_names "" ""
+		[[ ${#COMPREPLY[@]} -eq 1 ]] && COMPREPLY[0]+=/ && compopt -o nospace
+	fi
+}
+
+_kshared()
+{
+	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
+	local i=1 command= verb=
+	local -a kshared=("${COMP_WORDS[0]}")
+	local limits="--max-bytes --max-bytes-uid --max-entries --max-entries-uid --mode"
+
+	COMPREPLY=()
+	while ((i < COMP_CWORD)); do
+		case ${COMP_WORDS[i]} in
+		--at)
+			((i + 1 < COMP_CWORD)) && kshared+=(--at "${COMP_WORDS[i+1]}")
+			((i++))
+			;;
+		-*) ;;
+		*)
+			if [[ -z $command ]]; then
+				command=${COMP_WORDS[i]}
+			elif [[ -z $verb ]]; then
+				verb=${COMP_WORDS[i]}
+			fi
+			;;
+		esac
+		((i++))
+	done
+
+	case $prev in
+	--at)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
+	--file | --unix)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -f -- "$cur")
+		return
+		;;
+	--huge)
+		_kshared_words "2M 1G"
+		return
+		;;
+	--tcp)
+		mapfile -t COMPREPLY < <(compgen -A hostname -S : -- "$cur")
+		compopt -o nospace
+		return
+		;;
+	--fd | --mode | --linger | --max-*)
+		return
+		;;
+	esac
+
+	case $command in
+	"") _kshared_words "up down status doctor ls srv mem rm help --at --version --help" ;;
+	up)
+		if [[ $cur == -* ]]; then
+			_kshared_words "$limits --help"
+		else
+			compopt -o filenames
+			mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		fi
+		;;
+	down) _kshared_words "--lazy --help" ;;
+	status | doctor) _kshared_words "--json --help" ;;
+	ls)
+		if [[ $cur == -* ]]; then
+			_kshared_words "-l --json --help"
+		else
+			_kshared_path
+		fi
+		;;
+	rm) _kshared_path ;;
+	help) _kshared_words "up down status doctor ls srv mem rm" ;;
+	srv)
+		case $verb in
+		"") _kshared_words "post open rm --help" ;;
+		post) _kshared_words "--fd --unix --tcp --file --read-only --write-only --append --mode" ;;
+		open)
+			if [[ $cur == -* ]]; then
+				_kshared_words "--fd --read-only --write-only --reopen --linger --"
+			else
+				_kshared_names srv ""
+			fi
+			;;
+		rm) _kshared_names srv "" ;;
+		esac
+		;;
+	mem)
+		case $verb in
+		"") _kshared_words "create seal rm --help" ;;
+		create) _kshared_words "--mode --resizable --huge" ;;
+		seal)
+			if [[ $prev == seal ]]; then
+				_kshared_names mem ""
+			else
+				_kshared_words "shrink grow write future-write seal"
+			fi
+			;;
+		rm) _kshared_names mem "" ;;
+		esac
+		;;
+	esac
+}
+
+complete -F _kshared kshared

@@ -1,0 +1,156 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * main.c - kshared(1): the table of subcommands, and the options before them.
+ *
+ * The program uses libkshared like any outsider. Exit status: 0 done, 1 refused or failed, 2 the
+ * command line is wrong; in the last case nothing was changed.
+ */
+#include <locale.h>
+#include <string.h>
+
+#include "cli/cli.h"
+
+const struct command cli_commands[] = {
+	{ .name = "up",
+	  .run = cmd_up,
+	  .summary = "bring a folder up",
+	  .synopsis = "[OPTION...] [DIR]",
+	  .options = "  --max-bytes SIZE        limit of all memory objects together\n"
+		     "  --max-bytes-uid SIZE    limit of one user's memory objects\n"
+		     "  --max-entries N         limit of entries\n"
+		     "  --max-entries-uid N     limit of one user's entries\n"
+		     "  --mode OCTAL            permissions of the folder itself\n"
+		     "SIZE is a number of bytes, or one followed by K, M, G or T.\n" },
+	{ .name = "down",
+	  .run = cmd_down,
+	  .summary = "unmount a folder and end its daemon; all its entries are dropped",
+	  .synopsis = "[--lazy]",
+	  .options = "  --lazy  detach the mount even if it is in use\n" },
+	{ .name = "status",
+	  .run = cmd_status,
+	  .summary = "tell how a folder is doing",
+	  .synopsis = "[--json]",
+	  .options = "  --json  print a JSON object\n" },
+	{ .name = "doctor",
+	  .run = cmd_doctor,
+	  .summary = "tell what this kernel offers, and what it is used for",
+	  .synopsis = "[--json]",
+	  .options = "  --json  print a JSON object\n"
+		     "Exit status 1: something is missing that nothing can stand in for.\n" },
+	{ .name = "ls",
+	  .run = cmd_ls,
+	  .summary = "list entries",
+	  .synopsis = "[-l] [--json] [PATH]",
+	  .options = "  -l      mode, owner, group, size, time, what is posted, its access, by whom\n"
+		     "  --json  print a JSON array with everything that is known\n"
+		     "PATH is inside the folder: srv, mem, srv/redis.\n" },
+	{ .name = "srv",
+	  .run = cmd_srv,
+	  .summary = "post and open descriptors",
+	  .synopsis = "post NAME (--fd N | --unix PATH | --tcp HOST:PORT | --file PATH) [OPTION...]\n"
+		      "open NAME [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
+		      "rm NAME",
+	  .options = "post:\n"
+		     "  --fd N           a descriptor that this program was started with\n"
+		     "  --unix PATH      connect to this socket\n"
+		     "  --tcp HOST:PORT  connect there; [ADDRESS]:PORT for IPv6\n"
+		     "  --file PATH      open this file, to read and write, or with one of\n"
+		     "                   --read-only, --write-only, --append\n"
+		     "  --mode OCTAL     permissions of the entry, less the umask; default 600\n"
+		     "open:\n"
+		     "  Without COMMAND, standard input is sent to what is posted, and what comes\n"
+		     "  from there is printed. With COMMAND, it is started with the descriptor.\n"
+		     "  --fd N           its number for COMMAND; default 3; also in $KSHARED_FD\n"
+		     "  --read-only, --write-only  less than the posted access\n"
+		     "  --reopen         an offset of its own, where the kind of file allows it\n"
+		     "  --linger MS      how long to wait for answers after standard input has\n"
+		     "                   ended, since the last one came; default 500\n" },
+	{ .name = "mem",
+	  .run = cmd_mem,
+	  .summary = "make, seal and remove memory objects",
+	  .synopsis = "create NAME SIZE [--mode OCTAL] [--resizable] [--huge 2M|1G]\n"
+		      "seal NAME SEAL[,SEAL...]\n"
+		      "rm NAME",
+	  .options = "create:\n"
+		     "  SIZE             bytes, or a number followed by K, M, G or T\n"
+		     "  --mode OCTAL     permissions of the entry, less the umask; default 600\n"
+		     "  --resizable      the size may be changed later\n"
+		     "  --huge 2M|1G     use huge pages; SIZE in whole pages\n"
+		     "seal:\n"
+		     "  SEAL is shrink, grow, write, future-write or seal\n" },
+	{ .name = "rm",
+	  .run = cmd_rm,
+	  .summary = "remove entries and empty boards",
+	  .synopsis = "PATH...",
+	  .options = "PATH is inside the folder: srv/redis, mem/frames.\n" },
+	{ .name = "help",
+	  .run = cmd_help,
+	  .summary = "explain a command",
+	  .synopsis = "[COMMAND]",
+	  .options = "" },
+	{ 0 },
+};
+
+/* Is --help (or -h) among the words before "--"? */
+static bool asks_for_help(int argc, char **argv)
+{
+	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
+		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+			return true;
+	}
+	return false;
+}
+
+int main(int argc, char **argv)
+{
+	static const struct option options[] = {
+		{ .name = "at", .has_arg = required_argument, .val = 'a' },
+		{ .name = "help", .has_arg = no_argument, .val = 'h' },
+		{ .name = "version", .has_arg = no_argument, .val = 'V' },
+		{ 0 },
+	};
+	struct cli cli = { .at = NULL };
+	const struct command *command;
+	int c;
+
+	setlocale(LC_ALL, "");
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, "+:h", options, NULL)) != -1) {
+		switch (c) {
+		case 'a':
+			if (!*optarg) {
+				cli_say("--at: the folder's name is empty; see 'kshared help'");
+				return CLI_USAGE;
+			}
+			cli.at = optarg;
+			break;
+		case 'h':
+			cli_print_help(NULL);
+			return cli_finish(CLI_OK);
+		case 'V':
+			puts("kshared " KSHARED_VERSION);
+			return cli_finish(CLI_OK);
+		default:
+			cli_say("option '%s' is unknown or lacks its value; see 'kshared help'",
+				argv[optind - 1]);
+			return CLI_USAGE;
+		}
+	}
+	if (optind == argc) {
+		cli_say("no command is given; see 'kshared help'");
+		return CLI_USAGE;
+	}
+	command = cli_find_command(argv[optind]);
+	if (!command) {
+		cli_say("there is no command '%s'; see 'kshared help'", argv[optind]);
+		return CLI_USAGE;
+	}
+	argc -= optind;
+	argv += optind;
+	if (asks_for_help(argc, argv)) {
+		cli_print_help(command);
+		return cli_finish(CLI_OK);
+	}
+	optind = 0; /* getopt begins anew */
+	return command->run(&cli, argc, argv);
+}

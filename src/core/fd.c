@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * fd.c - the entries' descriptors in this process.
+ *
+ * The store holds them; here is only a cache, so that a folder may have more descriptors than a process. The least
+ * recently used one goes when there are max_fds of them. A pinned one stays.
+ */
+#include <core/tree.h>
+#include <errno.h>
+#include <utlist.h>
+
+static void lru_add(struct entry *e)
+{
+	DL_APPEND2(e->tree->lru, e, lru_prev, lru_next);
+	e->tree->nr_fds++;
+}
+
+static void lru_del(struct entry *e)
+{
+	DL_DELETE2(e->tree->lru, e, lru_prev, lru_next);
+	e->tree->nr_fds--;
+}
+
+static void make_room(struct tree *t)
+{
+	struct entry *e, *tmp;
+
+	if (t->nr_fds < t->max_fds)
+		return;
+	DL_FOREACH_SAFE2 (t->lru, e, tmp, lru_next) {
+		if (e->pins)
+			continue;
+		entry_keep_fd(e, -1);
+		return;
+	}
+}
+
+void entry_keep_fd(struct entry *e, int fd)
+{
+	if (e->fd >= 0) {
+		lru_del(e);
+		e->tree->close_fd(e->tree, e->fd);
+		e->fd = -1;
+	}
+	if (fd >= 0) {
+		make_room(e->tree);
+		e->fd = fd;
+		lru_add(e);
+	}
+}
+
+int entry_fd(struct entry *e)
+{
+	int fd;
+
+	if (e->fd >= 0) {
+		if (e->lru_next) { /* not the newest already */
+			DL_DELETE2(e->tree->lru, e, lru_prev, lru_next);
+			DL_APPEND2(e->tree->lru, e, lru_prev, lru_next);
+		}
+		return e->fd;
+	}
+	if (!e->has_fd)
+		return -EBADF;
+	make_room(e->tree);
+	fd = e->tree->store->ops->borrow(e->tree->store, e->id);
+	if (fd >= 0) {
+		e->fd = fd;
+		lru_add(e);
+	}
+	return fd;
+}
+
+int entry_pin(struct entry *e)
+{
+	int fd = entry_fd(e);
+
+	if (fd >= 0)
+		e->pins++;
+	return fd;
+}
+
+void entry_unpin(struct entry *e)
+{
+	if (--e->pins == 0 && e->orphan && !e->tree->mounted)
+		tree_forget(e);
+}

@@ -1,0 +1,327 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * tree.h - the folder: entries, their names, owners, limits and lifetimes.
+ *
+ * Every change is committed to the store before the caller hears of it. An entry that is removed while
+ * the kernel still knows its inode lives on as an orphan, without a name, until tree_forget() finds that the
+ * kernel has let go; no lookup counts are kept, since they could not survive the worker.
+ *
+ * One thread; no locks.
+ */
+#ifndef KSHARED_CORE_TREE_H
+#define KSHARED_CORE_TREE_H
+
+#include <core/kind.h>
+#include <core/store.h>
+#include <uthash.h>
+
+struct poller;
+struct relay;
+struct tree;
+struct uid_use;
+
+#define ENTRY_NAME_MAX 255
+
+/**
+ * struct entry - one file or directory of the folder.
+ * @id: its number, for ever; also the kernel's node id
+ * @pos: place in its directory's listing; grows
+ * @kind: NULL for a folder's root that holds one directory per kind
+ * @what_dir: it is a directory
+ * @orphan: has no name any more
+ * @slot: index into shm->opens
+ * @charged_bytes: what its owner is charged for
+ * @fd: its descriptor, borrowed from the store while needed; -1: not here; use entry_fd()
+ * @pins: users of @fd right now, who must not have it closed
+ * @priv: the kind's private part, kind->entry_size bytes
+ */
+struct entry {
+	struct tree *tree;
+	struct entry *parent;
+	const struct kind *kind;
+	uint64_t id;
+	uint64_t pos;
+	char *name;
+	size_t name_len;
+	uint32_t mode;
+	uid_t uid;
+	gid_t gid;
+	int64_t btime_ns;
+	int64_t mtime_ns;
+	int64_t ctime_ns;
+	uint64_t parent_id; /* until tree_restored() has joined them */
+	bool orphan;
+	bool has_fd;
+	uint32_t slot;
+	uint64_t charged_bytes;
+	int fd;
+	unsigned int pins;
+	void *priv;
+	struct entry *lru_prev, *lru_next;
+	struct entry *children; /* of a directory, by pos */
+	struct entry *prev, *next; /* among the parent's children, or the orphans */
+	struct entry *names; /* the children, hash by name */
+	struct entry *cursor; /* where the last listing stopped */
+	unsigned int nr_children;
+	unsigned int nr_dirs;
+	UT_hash_handle by_id;
+	UT_hash_handle by_name;
+};
+
+/** struct limits - 0: no limit. */
+struct limits {
+	uint64_t max_entries;
+	uint64_t max_bytes;
+	uint64_t max_entries_uid;
+	uint64_t max_bytes_uid;
+};
+
+/**
+ * struct tree - the folder as a whole.
+ * @relay, @poller: for kinds; core only hands them on
+ * @close_fd: closes a descriptor that may be somebody else's without ever blocking
+ * @attr_changed: what the kernel may have cached of an entry is no longer true
+ * @names_changed: nor what it has cached of names
+ * @dev: the mount's device number, to know its own files by; 0: not mounted
+ * @mounted: the kernel may hold inodes of removed entries
+ * @passthrough: the kernel can serve files itself
+ * @uid, @gid: who runs the daemon
+ * @single: as in struct tree_conf
+ */
+struct tree {
+	struct store *store;
+	struct relay *relay;
+	struct poller *poller;
+	void (*close_fd)(struct tree *t, int fd);
+	void (*attr_changed)(struct tree *t, const struct entry *e);
+	void (*names_changed)(struct tree *t);
+	void *owner; /* of the hooks */
+	const struct kind *const *kinds;
+	struct limits limits;
+	uint64_t dev;
+	bool mounted;
+	bool passthrough;
+	bool may_take; /* descriptors of any user's processes */
+	uid_t uid;
+	gid_t gid;
+	const struct kind *single;
+	unsigned int max_fds;
+	uint32_t dir_mode;
+
+	struct entry *root;
+	struct entry *ids; /* hash by id */
+	struct entry *orphans;
+	struct entry *lru;
+	unsigned int nr_fds;
+	uint64_t entries;
+	uint64_t bytes;
+	struct uid_use *uses;
+	struct done_table *done;
+	uint32_t *free_slots;
+	uint32_t nr_free_slots;
+};
+
+/**
+ * struct tree_conf - for tree_new().
+ * @kinds: NULL-terminated
+ * @single: serve this kind alone, its directory being the root; NULL: a directory per kind
+ * @dir_mode: permissions of the first directories; UINT32_MAX: what each kind says
+ */
+struct tree_conf {
+	struct store *store;
+	const struct kind *const *kinds;
+	const struct kind *single;
+	struct limits limits;
+	uint32_t dir_mode;
+	uid_t uid;
+	gid_t gid;
+	unsigned int max_fds;
+};
+
+/**
+ * tree_new() - an empty folder, before anything is restored.
+ * Return: 0; -ENOMEM.
+ */
+int tree_new(struct tree **ret, const struct tree_conf *conf);
+
+/** tree_free() - drop everything in memory; the store is not touched. */
+void tree_free(struct tree *t);
+
+/**
+ * tree_restore() - put back an entry from its record.
+ * In any order; tree_restored() joins them at the end.
+ * Return: 0; -EINVAL a record that is not ours; -ENOMEM.
+ */
+int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, bool has_fd);
+
+/** tree_restored() - all records are in: join them, make what is missing of the first directories. Return: 0; -EINVAL. */
+int tree_restored(struct tree *t);
+
+/** tree_restore_done() - a finished request, from the store. Return: 0; -ENOMEM. */
+int tree_restore_done(struct tree *t, const uint64_t id[2], int32_t result, uint64_t entry);
+
+/** tree_by_id() - the entry of a number, orphans too. Return: borrowed, or NULL. */
+struct entry *tree_by_id(struct tree *t, uint64_t id);
+
+/** tree_lookup() - a name in a directory; no permission is asked. Return: borrowed, or NULL. */
+struct entry *tree_lookup(struct entry *dir, const char *name, size_t len);
+
+/**
+ * tree_walk() - the entry of a path inside the folder, "srv/a/b"; needs search permission on the way.
+ * @last: if not NULL, the last component is not looked up but given here, and its directory is returned
+ * Return: 0; -ENOENT, -ENOTDIR, -EACCES, -EINVAL (".", "..", empty component), -ENAMETOOLONG.
+ */
+int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t len, struct entry **ret,
+	      const char **last, size_t *last_len);
+
+/**
+ * tree_create() - a new file, or board if @mode says S_IFDIR.
+ * @rq: cred, id, mode (with type), fd and what the kind's `create` reads; rq->fd is taken on success
+ * Return: 0 and *@ret borrowed; -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT, -ENOSPC,
+ * -ENOMEM, or what the kind says.
+ */
+int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq, struct entry **ret);
+
+/**
+ * tree_remove() - take an entry's name away.
+ * @want_dir: 1 a board, 0 a file, -1 either
+ * Return: 0; -ENOENT, -EISDIR, -ENOTDIR, -ENOTEMPTY, -EPERM, -EACCES.
+ */
+int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, struct request *rq);
+
+/**
+ * tree_rename() - move or swap names.
+ * @flags: RENAME_NOREPLACE, RENAME_EXCHANGE
+ * Return: 0; -ENOENT, -EEXIST, -EXDEV (another kind's directory), -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL, -EPERM, -EACCES.
+ */
+int tree_rename(struct entry *from, const char *name, size_t len, struct entry *to, const char *new_name,
+		size_t new_len, unsigned int flags, struct request *rq);
+
+/* tree_setattr() masks */
+#define ATTR_MODE 1u
+#define ATTR_UID 2u
+#define ATTR_GID 4u
+#define ATTR_MTIME 8u
+
+/** struct attr_change - what tree_setattr() shall change. */
+struct attr_change {
+	unsigned int mask;
+	uint32_t mode;
+	uid_t uid;
+	gid_t gid;
+	int64_t mtime_ns;
+};
+
+/** tree_setattr() - owner, mode, time. The kernel has checked permission. Return: 0; -EDQUOT. */
+int tree_setattr(struct entry *e, const struct attr_change *c, struct request *rq);
+
+/** tree_forget() - an orphan that nobody knows any more ends for good. @e: an orphan */
+void tree_forget(struct entry *e);
+
+/**
+ * tree_next() - listing: the first child of @dir whose position is above @after.
+ * Return: borrowed, or NULL at the end.
+ */
+struct entry *tree_next(struct entry *dir, uint64_t after);
+
+/** entry_save() - commit an entry's record. @fd: a descriptor it shall keep from now on, borrowed, or -1 */
+void entry_save(struct entry *e, const struct request *rq, int fd);
+
+/** entry_describe() - `describe` with its default. */
+void entry_describe(struct entry *e, struct description *ret);
+
+/** entry_opened() - count one open. */
+void entry_opened(struct entry *e);
+
+/** entry_opens() - how often it was opened. */
+uint64_t entry_opens(const struct entry *e);
+
+/**
+ * entry_fd() - the entry's descriptor, borrowed from the store if it is not here.
+ * Valid until the loop goes on, or while pinned. Return: >= 0; -EBADF it has none; -errno of the store.
+ */
+int entry_fd(struct entry *e);
+
+/** entry_pin() - as entry_fd(), and keep it open until entry_unpin(). Return: as entry_fd(). */
+int entry_pin(struct entry *e);
+
+/** entry_unpin() - undo one entry_pin(); an orphan may end by it. */
+void entry_unpin(struct entry *e);
+
+/** entry_keep_fd() - @fd, owned now by the entry, is its descriptor here. */
+void entry_keep_fd(struct entry *e, int fd);
+
+/** entry_is_dir() - is it a directory? */
+static inline bool entry_is_dir(const struct entry *e)
+{
+	return (e->mode & 0170000) == 0040000;
+}
+
+/** tree_now() - the time, ns since the epoch. */
+int64_t tree_now(void);
+
+/* access.c */
+
+/**
+ * access_granted() - what an entry's mode gives a caller.
+ * Return: of 4 read, 2 write, 1 search.
+ */
+unsigned int access_granted(const struct entry *e, const struct cred *c);
+
+/** access_check() - may @c do @want (4, 2, 1) on @e? True at once if the kernel has checked. Return: 0; -EACCES. */
+int access_check(const struct entry *e, const struct cred *c, unsigned int want);
+
+/** access_unlink() - may @c take @e out of its directory? Return: 0; -EACCES; -EPERM (sticky). */
+int access_unlink(const struct entry *e, const struct cred *c);
+
+/** access_in_group() - is @gid one of @c's? */
+bool access_in_group(const struct cred *c, gid_t gid);
+
+/** access_wanted() - open flags as access bits: of 4 read, 2 write. */
+unsigned int access_wanted(int oflags);
+
+/* quota.c */
+
+/**
+ * quota_charge() - take room for a user.
+ * Return: 0; -EDQUOT the user's limit; -ENOSPC the folder's; -ENOMEM.
+ */
+int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/** quota_force() - as quota_charge(), but beyond any limit: for what exists already. */
+void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/** quota_release() - give room back. */
+void quota_release(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/** quota_get() - a user's use. */
+void quota_get(struct tree *t, uid_t uid, uint64_t *entries, uint64_t *bytes);
+
+/** quota_free() - drop all accounts. */
+void quota_free(struct tree *t);
+
+/**
+ * entry_recharge() - an entry's size is now @bytes: charge or release the difference.
+ * @force: it has that size already
+ * Return: 0; -EDQUOT; -ENOSPC.
+ */
+int entry_recharge(struct entry *e, uint64_t bytes, bool force);
+
+/* done.c */
+
+/** struct done_table - requests that were carried out, for those that come again; opaque. */
+struct done_table;
+
+/**
+ * done_find() - was this request carried out by a worker that died?
+ * Return: true, with *@result and the entry concerned.
+ */
+bool done_find(struct tree *t, const struct request *rq, int *result, uint64_t *entry);
+
+/** done_note() - remember a finished request. */
+void done_note(struct tree *t, const uint64_t id[2], int32_t result, uint64_t entry);
+
+/** done_free() - forget all. */
+void done_free(struct tree *t);
+
+#endif

@@ -1,0 +1,561 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * keeper.c - start, the loop over the worker's messages and its death, the end.
+ *
+ * When a worker dies: everything that it has sent is taken in first, then another is started on a snapshot of the
+ * table. It gets the same /dev/fuse, listening socket, shared memory and ring. A worker is this program executed again, from the
+ * path it was started by, so that a new version takes over when the worker is ended.
+ */
+#include <base/cleanup.h>
+#include <base/log.h>
+#include <base/place.h>
+#include <daemon/keeper.h>
+#include <daemon/mountpoint.h>
+#include <daemon/table.h>
+#include <daemon/worker.h>
+#include <engine/relay/relay.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <liburing.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/signalfd.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/un.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BACKOFF_MAX_MS 1000
+#define UNMOUNT_LAZY 1u /* KSHARED_SHUTDOWN_LAZY */
+
+struct keeper {
+	struct config *c;
+	char **argv;
+	char exe[PATH_MAX];
+	struct table *table;
+	struct keep_snapshot head;
+	struct worker_hello hello;
+	struct shm *shm;
+	int fuse_fd;
+	int listen_fd;
+	int shm_fd;
+	int ring_fd;
+	int signal_fd;
+	int channel;
+	void (*tell_ready)(void);
+	pid_t worker;
+	bool ready; /* the present worker serves */
+	bool served; /* some worker has */
+	bool mounted;
+	bool ending;
+	int status;
+	unsigned int backoff_ms;
+};
+
+static void kill_worker(struct keeper *k)
+{
+	if (k->worker > 0)
+		kill(k->worker, SIGKILL);
+}
+
+static int make_shm(struct keeper *k)
+{
+	void *at;
+
+	k->shm_fd = memfd_create("ksharedd", MFD_CLOEXEC);
+	if (k->shm_fd < 0 || ftruncate(k->shm_fd, sizeof(struct shm)) < 0)
+		return -errno;
+	at = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE, MAP_SHARED, k->shm_fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	k->shm = at;
+	return 0;
+}
+
+static bool somebody_listens(const struct sockaddr_un *addr)
+{
+	cleanup_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
+
+	return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
+}
+
+/* The socket's directory is ours, or it must not be used: in /tmp another user could have made it. */
+static int make_rundir(void)
+{
+	char dir[PATH_MAX];
+	struct stat st;
+
+	place_rundir(dir, getuid());
+	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
+		return -errno;
+	if (lstat(dir, &st) < 0)
+		return -errno;
+	return S_ISDIR(st.st_mode) && st.st_uid == getuid() && !(st.st_mode & 022) ? 0 : -EPERM;
+}
+
+static int make_socket(struct keeper *k)
+{
+	struct sockaddr_un addr = { .sun_family = AF_UNIX };
+	mode_t old;
+	int r;
+
+	if (!k->c->socket[0]) {
+		r = make_rundir();
+		if (r == 0)
+			r = place_socket(k->c->socket, k->c->dir, getuid());
+		if (r < 0) {
+			log_error("cannot make a place for the control socket: %s", strerror(-r));
+			return r;
+		}
+	}
+	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", k->c->socket);
+	if (somebody_listens(&addr)) {
+		log_error("%s is already served (%s); bring that down first", k->c->dir, k->c->socket);
+		return -EEXIST;
+	}
+	unlink(addr.sun_path);
+	k->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+	if (k->listen_fd < 0)
+		return -errno;
+	/* Anybody may connect; what he may do is each entry's matter. */
+	old = umask(0111);
+	r = bind(k->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(k->listen_fd, 4096) < 0 ? -errno : 0;
+	umask(old);
+	if (r < 0)
+		log_error("%s: %s", addr.sun_path, strerror(-r));
+	return r;
+}
+
+static int make_dir(struct config *c)
+{
+	char real[PATH_MAX];
+
+	if (mkdir(c->dir, 0755) < 0 && errno != EEXIST) {
+		log_error("%s: %s", c->dir, strerror(errno));
+		return -errno;
+	}
+	if (!realpath(c->dir, real)) {
+		log_error("%s: %s%s", c->dir, strerror(errno),
+			  errno == ENOTCONN ? "; a dead mount is there: umount it first" : "");
+		return -errno;
+	}
+	strcpy(c->dir, real);
+	return 0;
+}
+
+static int make_signals(struct keeper *k)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGCHLD);
+	sigaddset(&set, SIGTERM);
+	sigaddset(&set, SIGINT);
+	sigaddset(&set, SIGHUP);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	signal(SIGPIPE, SIG_IGN);
+	k->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
+	return k->signal_fd < 0 ? -errno : 0;
+}
+
+static int setup(struct keeper *k)
+{
+	struct io_uring_params params;
+	struct rlimit limit;
+	struct timespec ts;
+	ssize_t n;
+	int r;
+
+	n = readlink("/proc/self/exe", k->exe, sizeof(k->exe) - 1);
+	if (n < 0)
+		return -errno;
+	k->exe[n] = 0;
+	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
+		return -errno;
+	limit.rlim_cur = limit.rlim_max;
+	setrlimit(RLIMIT_NOFILE, &limit);
+	r = table_new(&k->table, limit.rlim_cur > 200000 ? 199000 : (unsigned int)(limit.rlim_cur * 9 / 10));
+	if (r == 0)
+		r = make_signals(k);
+	if (r == 0)
+		r = make_shm(k);
+	if (r < 0) {
+		log_error("cannot start: %s", strerror(-r));
+		return r;
+	}
+	if (k->c->mount)
+		r = make_dir(k->c);
+	if (r == 0)
+		r = make_socket(k);
+	if (r < 0)
+		return r;
+	k->ring_fd = relay_ring_new(&params);
+	if (k->ring_fd >= 0) {
+		k->hello.has_ring = 1;
+		_Static_assert(sizeof(params) <= sizeof(k->hello.ring_params), "fits");
+		memcpy(k->hello.ring_params, &params, sizeof(params));
+	} else {
+		log_error("io_uring cannot be had (%s): descriptors are not served through the mount, "
+			  "only by the library", strerror(-k->ring_fd));
+	}
+	k->hello.keeper_pid = (uint32_t)getpid();
+	k->hello.privileged = geteuid() == 0;
+	if (k->c->mount) {
+		k->fuse_fd = mountpoint_mount(k->c);
+		if (k->fuse_fd < 0)
+			return k->fuse_fd;
+		k->mounted = true;
+		k->hello.has_fuse = 1;
+		k->hello.dev = mountpoint_dev(k->c->dir);
+	}
+	clock_gettime(CLOCK_REALTIME, &ts);
+	k->head.version = 1;
+	k->head.started_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+	return 0;
+}
+
+static int make_snapshot(struct keeper *k)
+{
+	cleanup_fd int fd = memfd_create("ksharedd-snapshot", MFD_CLOEXEC);
+	int r;
+
+	if (fd < 0)
+		return -errno;
+	if (write(fd, &k->hello, sizeof(k->hello)) != sizeof(k->hello))
+		return -ENOSPC;
+	r = table_snapshot(k->table, fd, &k->head);
+	return r < 0 ? r : take_fd(&fd);
+}
+
+/* In the fork: put the descriptors where a worker expects them, and become one. */
+static _Noreturn void become_worker(struct keeper *k, int channel, int snapshot, char **argv)
+{
+	int want[] = { k->fuse_fd, k->listen_fd, channel, k->shm_fd, k->ring_fd, snapshot };
+	int n = (int)(sizeof(want) / sizeof(want[0]));
+	sigset_t none;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	for (int i = 0; i < n; i++) {
+		int from = want[i] >= 0 ? want[i] : open("/dev/null", O_RDWR | O_CLOEXEC);
+
+		want[i] = fcntl(from, F_DUPFD_CLOEXEC, WORKER_FD_END);
+	}
+	for (int i = 0; i < n; i++)
+		if (dup2(want[i], WORKER_FUSE + i) < 0)
+			_exit(1);
+	sigemptyset(&none);
+	sigprocmask(SIG_SETMASK, &none, NULL);
+	execv(k->exe, argv);
+	execv("/proc/self/exe", argv);
+	_exit(1);
+}
+
+static int start_worker(struct keeper *k)
+{
+	cleanup_fd int snapshot = -1;
+	cleanup_free char **argv = NULL;
+	int sock[2], argc = 0;
+	pid_t pid;
+
+	while (k->argv[argc])
+		argc++;
+	argv = calloc((size_t)argc + 6, sizeof(*argv));
+	if (!argv)
+		return -ENOMEM;
+	/* What was settled at the start is said once more, so that no worker settles it otherwise. */
+	memcpy(argv, k->argv, (size_t)argc * sizeof(*argv));
+	argv[argc++] = (char *)"--worker";
+	argv[argc++] = (char *)"--dir";
+	argv[argc++] = k->c->dir;
+	argv[argc++] = (char *)"--socket";
+	argv[argc++] = k->c->socket;
+	snapshot = make_snapshot(k);
+	if (snapshot < 0)
+		return snapshot;
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
+		return -errno;
+	pid = fork();
+	if (pid == 0)
+		become_worker(k, sock[1], snapshot, argv);
+	close(sock[1]);
+	if (pid < 0) {
+		close(sock[0]);
+		return -errno;
+	}
+	k->channel = sock[0];
+	k->worker = pid;
+	k->ready = false;
+	return 0;
+}
+
+static void reply(struct keeper *k, uint32_t op, int result, int fd)
+{
+	struct keep_answer answer = { .op = op, .result = result };
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec iov = { .iov_base = &answer, .iov_len = sizeof(answer) };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (fd >= 0) {
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+		control.h = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+			.cmsg_len = CMSG_LEN(sizeof(int)),
+		};
+		memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
+	}
+	/* A worker that does not take its answers is as good as dead. */
+	if (sendmsg(k->channel, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EAGAIN)
+		kill_worker(k);
+}
+
+static int unmount(struct keeper *k, bool lazy)
+{
+	int r = k->mounted ? mountpoint_unmount(k->c->dir, lazy) : 0;
+
+	if (r == 0 || r == -EINVAL || r == -ENOENT)
+		k->mounted = false;
+	return k->mounted ? r : 0;
+}
+
+static void on_query(struct keeper *k, const void *bytes)
+{
+	struct keep_query q;
+	struct keep_init init;
+	int r, fd;
+
+	memcpy(&q, bytes, sizeof(q));
+	switch (q.op) {
+	case KEEP_BACKING:
+		reply(k, q.op, k->fuse_fd < 0 ? -EOPNOTSUPP : table_backing(k->table, q.id, k->fuse_fd), -1);
+		return;
+	case KEEP_BORROW:
+		fd = table_borrow(k->table, q.id);
+		reply(k, q.op, fd < 0 ? fd : 0, fd);
+		if (fd >= 0)
+			table_close(k->table, fd);
+		return;
+	case KEEP_READY:
+		k->ready = k->served = true;
+		if (k->tell_ready)
+			k->tell_ready();
+		k->tell_ready = NULL;
+		return;
+	case KEEP_UNMOUNT:
+		r = unmount(k, q.flags & UNMOUNT_LAZY);
+		reply(k, q.op, r, -1);
+		return;
+	case KEEP_END:
+		k->mounted = false;
+		k->ending = true;
+		return;
+	case KEEP_INIT:
+		memcpy(&init, bytes, sizeof(init));
+		k->head.init_minor = init.minor;
+		k->head.init_flags = init.flags;
+		return;
+	default:
+		log_error("the worker sent message %u, which does not exist; replacing it", q.op);
+		kill_worker(k);
+	}
+}
+
+_Static_assert(sizeof(struct keep_query) == sizeof(struct keep_init), "one length");
+
+/* Take in one message. Return: false if there is none. */
+static bool take_message(struct keeper *k)
+{
+	_Alignas(8) unsigned char bytes[KEEP_MSG_MAX];
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control;
+	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *c;
+	uint32_t op = 0;
+	int fd = -1, r;
+	ssize_t n;
+
+	n = recvmsg(k->channel, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0 && errno == EINTR)
+		return true;
+	if (n <= 0)
+		return false;
+	c = CMSG_FIRSTHDR(&m);
+	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
+		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
+	if (n >= (ssize_t)sizeof(op))
+		memcpy(&op, bytes, sizeof(op));
+	if (op == KEEP_COMMIT && !(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))) {
+		r = table_commit(k->table, bytes, (size_t)n, fd);
+		fd = -1;
+		if (r < 0) {
+			log_error("the worker sent a change that cannot be kept: %s; replacing it", strerror(-r));
+			kill_worker(k);
+		}
+	} else if (n == sizeof(struct keep_query)) {
+		on_query(k, bytes);
+	} else {
+		log_error("the worker sent a message of a wrong length; replacing it");
+		kill_worker(k);
+	}
+	if (fd >= 0)
+		table_close(k->table, fd);
+	return true;
+}
+
+static void worker_died(struct keeper *k, int status)
+{
+	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
+	int r;
+
+	k->worker = 0;
+	while (take_message(k))
+		;
+	close(k->channel);
+	k->channel = -1;
+	if (k->ending)
+		return;
+	if (!k->served) {
+		k->ending = true;
+		k->status = 1;
+		return;
+	}
+	k->head.restarts++;
+	k->shm->crashed = !killed;
+	if (!killed)
+		log_error("the worker ended by %s %d; starting another",
+			  WIFSIGNALED(status) ? "signal" : "itself with status",
+			  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	/* One that cannot even begin is not tried without pause. */
+	if (k->ready || killed)
+		k->backoff_ms = 0;
+	else
+		k->backoff_ms = k->backoff_ms ? k->backoff_ms * 2 : 10;
+	if (k->backoff_ms > BACKOFF_MAX_MS)
+		k->backoff_ms = BACKOFF_MAX_MS;
+	if (k->backoff_ms)
+		usleep(k->backoff_ms * 1000);
+	while ((r = start_worker(k)) < 0) {
+		log_error("cannot start a worker: %s; trying again", strerror(-r));
+		usleep(BACKOFF_MAX_MS * 1000);
+	}
+}
+
+static void reap(struct keeper *k)
+{
+	int status;
+	pid_t pid;
+
+	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
+		if (pid == k->worker)
+			worker_died(k, status);
+		else if (table_is_vault(k->table, pid))
+			log_error("a vault (process %d) was killed: the descriptors that it held are lost", (int)pid);
+	}
+}
+
+static void on_signal(struct keeper *k)
+{
+	struct signalfd_siginfo si;
+
+	while (read(k->signal_fd, &si, sizeof(si)) == sizeof(si)) {
+		switch (si.ssi_signo) {
+		case SIGCHLD:
+			reap(k);
+			break;
+		case SIGHUP:
+			kill_worker(k);
+			break;
+		default:
+			if (unmount(k, false) < 0)
+				unmount(k, true);
+			k->ending = true;
+		}
+	}
+}
+
+static void loop(struct keeper *k)
+{
+	while (!k->ending) {
+		struct pollfd p[] = {
+			{ .fd = k->signal_fd, .events = POLLIN },
+			{ .fd = k->channel, .events = POLLIN },
+		};
+
+		if (poll(p, 2, -1) < 0)
+			continue;
+		if (p[1].revents & POLLIN)
+			take_message(k);
+		/* A hang-up is the worker's death: its end is told by SIGCHLD. */
+		if (p[0].revents)
+			on_signal(k);
+		else if ((p[1].revents & POLLHUP) && !(p[1].revents & POLLIN))
+			poll(p, 1, 1000);
+	}
+}
+
+static void end(struct keeper *k)
+{
+	if (k->worker > 0) {
+		kill_worker(k);
+		waitpid(k->worker, NULL, 0);
+	}
+	if (k->mounted && unmount(k, false) < 0)
+		unmount(k, true);
+	if (k->listen_fd >= 0) {
+		unlink(k->c->socket);
+		close(k->listen_fd);
+	}
+	table_free(k->table);
+	if (k->fuse_fd >= 0)
+		close(k->fuse_fd);
+}
+
+int keeper_run(struct config *c, char **argv, void (*ready)(void))
+{
+	struct keeper k = {
+		.c = c,
+		.argv = argv,
+		.fuse_fd = -1,
+		.listen_fd = -1,
+		.shm_fd = -1,
+		.ring_fd = -1,
+		.signal_fd = -1,
+		.channel = -1,
+		.tell_ready = ready,
+	};
+	int r;
+
+	prctl(PR_SET_NAME, "ksharedd-keep");
+	r = setup(&k);
+	if (r == 0) {
+		r = start_worker(&k);
+		if (r < 0)
+			log_error("cannot start a worker: %s", strerror(-r));
+	}
+	if (r == 0)
+		loop(&k);
+	else
+		k.status = 1;
+	end(&k);
+	return k.status;
+}

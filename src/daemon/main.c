@@ -1,0 +1,96 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * main.c - ksharedd: keeper or worker, in the foreground or not.
+ *
+ * In the background: the first process waits until the folder is served, or its child has said why it cannot be, and only
+ * then exits, so that whoever started it can go on at once.
+ */
+#include <base/log.h>
+#include <daemon/config.h>
+#include <daemon/keeper.h>
+#include <daemon/worker.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+static int ready_pipe = -1;
+
+/* Standard error stays if it goes to a file, which is then the log; a terminal or a pipe is given back. */
+static void detach(void)
+{
+	struct stat st;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+	if (null < 0)
+		return;
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISREG(st.st_mode))
+		dup2(null, STDERR_FILENO);
+	close(null);
+}
+
+static void ready(void)
+{
+	detach();
+	log_to_syslog("ksharedd");
+	if (write(ready_pipe, "", 1) != 1)
+		log_info("whoever started this has gone");
+	close(ready_pipe);
+}
+
+static int background(struct config *c, char **argv)
+{
+	int pipefd[2];
+	char byte;
+	pid_t pid;
+
+	if (pipe2(pipefd, O_CLOEXEC) < 0 || (pid = fork()) < 0) {
+		log_error("cannot start: %s", strerror(errno));
+		return EXIT_FAILURE;
+	}
+	if (pid > 0) {
+		close(pipefd[1]);
+		return read(pipefd[0], &byte, 1) == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
+	}
+	close(pipefd[0]);
+	setsid();
+	if (chdir("/") < 0)
+		return EXIT_FAILURE;
+	ready_pipe = pipefd[1];
+	return keeper_run(c, argv, ready);
+}
+
+int main(int argc, char **argv)
+{
+	struct config c;
+	char cwd[PATH_MAX];
+	int r;
+
+	for (int fd = 0; fd < 3; fd++)
+		if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) < 0)
+			return EXIT_FAILURE;
+	r = config_parse(&c, argc, argv);
+	if (r != 0)
+		return r < 0 ? 2 : EXIT_SUCCESS;
+	if (c.worker)
+		return worker_run(&c);
+	/* A relative folder means one below where we were started. */
+	if (c.dir[0] != '/') {
+		char dir[PATH_MAX];
+
+		if (!getcwd(cwd, sizeof(cwd)) || strlen(cwd) + strlen(c.dir) + 2 > sizeof(dir)) {
+			log_error("%s: %s", c.dir, strerror(errno ? errno : ENAMETOOLONG));
+			return EXIT_FAILURE;
+		}
+		strcpy(dir, cwd);
+		strcat(dir, "/");
+		strcat(dir, c.dir);
+		strcpy(c.dir, dir);
+	}
+	return c.foreground ? keeper_run(&c, argv, NULL) : background(&c, argv);
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * sandbox.c - what a worker may still do: four capabilities, no new privileges, and the system calls that it uses.
+ *
+ *	CAP_SYS_PTRACE	pidfd_getfd() of the descriptor that a process of another user posts by its number
+ *	CAP_CHOWN	a memory object's memfd gets its entry's owner
+ *	CAP_FOWNER	and its mode, after that
+ *	CAP_DAC_OVERRIDE  a posted file is opened again with less access than it was posted with, whoever owns it
+ *
+ * Mounting, and registering files for passthrough (CAP_SYS_ADMIN), are the keeper's.
+ *
+ * io_uring operations do not pass a seccomp filter; the ring that the worker is given is restricted to
+ * reads, writes, polls, fsync, fallocate and close when it is made.
+ */
+#include <cap-ng.h>
+#include <daemon/worker.h>
+#include <errno.h>
+#include <sys/prctl.h>
+#if KSHARED_SECCOMP
+#include <seccomp.h>
+#endif
+
+static int keep_capabilities(bool privileged)
+{
+	capng_clear(CAPNG_SELECT_BOTH);
+	if (privileged &&
+	    capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE, CAP_CHOWN, CAP_FOWNER,
+			  CAP_DAC_OVERRIDE, -1) < 0)
+		return -EPERM;
+	return capng_apply(CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
+}
+
+#if KSHARED_SECCOMP
+static int filter(void)
+{
+	static const int calls[] = {
+		/* requests in, answers out */
+		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg),
+		SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(accept4), SCMP_SYS(getsockopt),
+		SCMP_SYS(setsockopt), SCMP_SYS(socket), SCMP_SYS(connect),
+		/* the loop */
+		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
+		SCMP_SYS(epoll_create1), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(signalfd4),
+		SCMP_SYS(eventfd2), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(io_uring_enter),
+		/* descriptors: taken, looked at, opened again, closed */
+		SCMP_SYS(pidfd_open), SCMP_SYS(pidfd_getfd), SCMP_SYS(pidfd_send_signal), SCMP_SYS(openat),
+		SCMP_SYS(open), SCMP_SYS(readlink), SCMP_SYS(readlinkat), SCMP_SYS(close), SCMP_SYS(close_range),
+		SCMP_SYS(dup), SCMP_SYS(dup3), SCMP_SYS(fcntl), SCMP_SYS(fstat), SCMP_SYS(newfstatat),
+		SCMP_SYS(stat), SCMP_SYS(statx), SCMP_SYS(lseek), SCMP_SYS(pread64), SCMP_SYS(pwrite64),
+		/* memory objects */
+		SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(fallocate), SCMP_SYS(fchmod), SCMP_SYS(fchown),
+		/* a process's own needs */
+		SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(mremap), SCMP_SYS(madvise),
+		SCMP_SYS(brk), SCMP_SYS(futex), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask),
+		SCMP_SYS(rt_sigreturn), SCMP_SYS(sigaltstack), SCMP_SYS(restart_syscall), SCMP_SYS(exit),
+		SCMP_SYS(exit_group), SCMP_SYS(getpid), SCMP_SYS(gettid), SCMP_SYS(tgkill), SCMP_SYS(getuid),
+		SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(clock_gettime),
+		SCMP_SYS(clock_nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(getrandom), SCMP_SYS(sched_yield),
+		SCMP_SYS(prlimit64), SCMP_SYS(sysinfo), SCMP_SYS(uname),
+	};
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r = ctx ? 0 : -ENOMEM;
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && r == 0; i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+	if (r == 0)
+		r = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return r;
+}
+#endif
+
+int sandbox_enter(bool privileged)
+{
+	int r;
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	r = keep_capabilities(privileged);
+	if (r < 0)
+		return r;
+#if KSHARED_SECCOMP
+	r = filter();
+#endif
+	return r;
+}

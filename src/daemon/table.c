@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * table.c - see table.h. The bytes of a record are opaque; only lengths are looked at.
+ */
+#include <base/cleanup.h>
+#include <daemon/table.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+#include <uthash.h>
+#include <wire/fuse.h>
+
+struct vault {
+	pid_t pid;
+	int pidfd;
+	int command; /* numbers of descriptors to be closed */
+};
+
+struct item {
+	uint64_t id;
+	void *bytes;
+	uint32_t len;
+	int fd; /* -1: none */
+	int vault; /* who holds it; -1: we */
+	int backing;
+	UT_hash_handle hh;
+};
+
+struct table {
+	struct item *items;
+	struct vault *vaults;
+	int nr_vaults;
+	unsigned int nr_fds;
+	unsigned int max_fds;
+	int closer; /* a pipe to the thread */
+	pthread_t thread;
+	int fuse_fd;
+	struct keep_done done[KEEP_DONE_MAX];
+	uint64_t nr_done; /* all that ever were */
+};
+
+static size_t padded(size_t n)
+{
+	return (n + 7) & ~(size_t)7;
+}
+
+static void *closer(void *arg)
+{
+	int from = (int)(intptr_t)arg, fd;
+
+	while (read(from, &fd, sizeof(fd)) == sizeof(fd))
+		close(fd);
+	close(from);
+	return NULL;
+}
+
+int table_new(struct table **ret, unsigned int max_fds)
+{
+	cleanup_free struct table *t = calloc(1, sizeof(*t));
+	int pipefd[2], r;
+
+	if (!t)
+		return -ENOMEM;
+	if (pipe2(pipefd, O_CLOEXEC) < 0)
+		return -errno;
+	t->max_fds = max_fds;
+	t->closer = pipefd[1];
+	t->fuse_fd = -1;
+	r = pthread_create(&t->thread, NULL, closer, (void *)(intptr_t)pipefd[0]);
+	if (r != 0) {
+		close(pipefd[0]);
+		close(pipefd[1]);
+		return -r;
+	}
+	*ret = take_ptr(t);
+	return 0;
+}
+
+void table_close(struct table *t, int fd)
+{
+	ssize_t n = write(t->closer, &fd, sizeof(fd));
+
+	if (n != sizeof(fd))
+		close(fd);
+}
+
+static void drop_fd(struct table *t, struct item *i)
+{
+	uint32_t backing = (uint32_t)i->backing;
+
+	if (i->backing > 0 && t->fuse_fd >= 0)
+		ioctl(t->fuse_fd, FUSE_DEV_IOC_BACKING_CLOSE, &backing);
+	i->backing = 0;
+	if (i->fd < 0)
+		return;
+	if (i->vault < 0) {
+		table_close(t, i->fd);
+		t->nr_fds--;
+	} else {
+		ssize_t n = write(t->vaults[i->vault].command, &i->fd, sizeof(i->fd));
+
+		(void)n; /* a vault that has died holds nothing */
+	}
+	i->fd = -1;
+}
+
+static void drop_item(struct table *t, struct item *i)
+{
+	drop_fd(t, i);
+	HASH_DEL(t->items, i);
+	free(i->bytes);
+	free(i);
+}
+
+void table_free(struct table *t)
+{
+	struct item *i, *tmp;
+
+	if (!t)
+		return;
+	HASH_ITER(hh, t->items, i, tmp)
+		drop_item(t, i);
+	close(t->closer);
+	for (int k = 0; k < t->nr_vaults; k++) {
+		kill(t->vaults[k].pid, SIGKILL);
+		close(t->vaults[k].command);
+		close(t->vaults[k].pidfd);
+		waitpid(t->vaults[k].pid, NULL, 0);
+	}
+	/* The thread may be waiting for a hung file; it ends with the process. */
+	pthread_detach(t->thread);
+	free(t->vaults);
+	free(t);
+}
+
+static int by_number(const void *a, const void *b)
+{
+	return *(const int *)a - *(const int *)b;
+}
+
+/* In the fork: keep the records' descriptors and nothing else; close what we are told to. Only plain system calls. */
+static _Noreturn void be_vault(const int *fds, size_t n, int command)
+{
+	int next = 0, fd;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	prctl(PR_SET_NAME, "ksharedd-vault");
+	for (size_t i = 0; i <= n; i++) {
+		int end = i < n ? fds[i] : INT32_MAX;
+
+		if (end > next)
+			syscall(SYS_close_range, next, end - 1, 0);
+		next = end + 1;
+	}
+	while (read(command, &fd, sizeof(fd)) == sizeof(fd))
+		close(fd);
+	_exit(0);
+}
+
+static int split_off(struct table *t)
+{
+	struct vault *vaults = reallocarray(t->vaults, (size_t)t->nr_vaults + 1, sizeof(*vaults));
+	cleanup_free int *fds = calloc(t->nr_fds + 1, sizeof(int));
+	struct item *i, *tmp;
+	int pipefd[2], pidfd;
+	size_t n = 0;
+	pid_t pid;
+
+	if (vaults)
+		t->vaults = vaults;
+	if (!vaults || !fds)
+		return -ENOMEM;
+	if (pipe2(pipefd, O_CLOEXEC) < 0)
+		return -errno;
+	HASH_ITER(hh, t->items, i, tmp)
+		if (i->fd >= 0 && i->vault < 0)
+			fds[n++] = i->fd;
+	fds[n++] = pipefd[0];
+	qsort(fds, n, sizeof(int), by_number);
+	pid = fork();
+	if (pid == 0)
+		be_vault(fds, n, pipefd[0]);
+	close(pipefd[0]);
+	pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+	if (pidfd < 0) {
+		close(pipefd[1]);
+		return -errno;
+	}
+	t->vaults[t->nr_vaults] = (struct vault){ .pid = pid, .pidfd = pidfd, .command = pipefd[1] };
+	HASH_ITER(hh, t->items, i, tmp) {
+		if (i->fd < 0 || i->vault >= 0)
+			continue;
+		i->vault = t->nr_vaults;
+		table_close(t, i->fd);
+	}
+	t->nr_vaults++;
+	t->nr_fds = 0;
+	return 0;
+}
+
+bool table_is_vault(const struct table *t, pid_t pid)
+{
+	for (int i = 0; i < t->nr_vaults; i++)
+		if (t->vaults[i].pid == pid)
+			return true;
+	return false;
+}
+
+static void put(struct table *t, const struct keep_change *c, void *bytes, int *fd)
+{
+	struct item *i;
+
+	HASH_FIND(hh, t->items, &c->id, sizeof(c->id), i);
+	if (!i) {
+		i = calloc(1, sizeof(*i));
+		if (!i)
+			abort();
+		i->id = c->id;
+		i->fd = i->vault = -1;
+		HASH_ADD(hh, t->items, id, sizeof(i->id), i);
+	}
+	free(i->bytes);
+	i->bytes = bytes;
+	i->len = c->len;
+	if (*fd >= 0) {
+		drop_fd(t, i);
+		i->fd = take_fd(fd);
+		i->vault = -1;
+		t->nr_fds++;
+	}
+}
+
+/* Is the message whole? Copies the changes' bytes, so that nothing can fail any more. */
+static int check(const unsigned char *at, size_t len, unsigned int n, struct keep_change *changes, void **bytes)
+{
+	for (unsigned int i = 0; i < n; i++) {
+		if (len < sizeof(changes[i]))
+			return -EINVAL;
+		memcpy(&changes[i], at, sizeof(changes[i]));
+		at += sizeof(changes[i]);
+		len -= sizeof(changes[i]);
+		if (changes[i].len > KEEP_BLOB_MAX || padded(changes[i].len) > len ||
+		    (changes[i].what != KEEP_PUT && changes[i].what != KEEP_DEL))
+			return -EINVAL;
+		if (changes[i].what == KEEP_PUT) {
+			bytes[i] = malloc(changes[i].len ? changes[i].len : 1);
+			if (!bytes[i])
+				return -ENOMEM;
+			memcpy(bytes[i], at, changes[i].len);
+		}
+		at += padded(changes[i].len);
+		len -= padded(changes[i].len);
+	}
+	return len == 0 ? 0 : -EINVAL;
+}
+
+int table_commit(struct table *t, const void *bytes, size_t len, int fd)
+{
+	cleanup_fd int owned = fd;
+	struct keep_commit head;
+	struct keep_change changes[2];
+	void *copies[2] = { NULL, NULL };
+	struct item *item;
+	int r;
+
+	if (len < sizeof(head))
+		return -EINVAL;
+	memcpy(&head, bytes, sizeof(head));
+	if (head.nr_changes < 1 || head.nr_changes > 2 || (head.has_fd != 0) != (fd >= 0))
+		return -EINVAL;
+	r = check((const unsigned char *)bytes + sizeof(head), len - sizeof(head), head.nr_changes, changes, copies);
+	if (r < 0) {
+		free(copies[0]);
+		free(copies[1]);
+		return r;
+	}
+	for (unsigned int i = 0; i < head.nr_changes; i++) {
+		int none = -1;
+
+		if (changes[i].what == KEEP_PUT) {
+			put(t, &changes[i], copies[i], i == 0 ? &owned : &none);
+			continue;
+		}
+		HASH_FIND(hh, t->items, &changes[i].id, sizeof(changes[i].id), item);
+		if (item)
+			drop_item(t, item);
+	}
+	if (head.done_id[0] || head.done_id[1])
+		t->done[t->nr_done++ % KEEP_DONE_MAX] = (struct keep_done){
+			.id = { head.done_id[0], head.done_id[1] },
+			.entry = head.done_entry,
+			.result = head.done_result,
+		};
+	if (t->nr_fds >= t->max_fds)
+		split_off(t);
+	return 0;
+}
+
+int table_borrow(struct table *t, uint64_t id)
+{
+	struct item *i;
+	int fd;
+
+	HASH_FIND(hh, t->items, &id, sizeof(id), i);
+	if (!i)
+		return -ENOENT;
+	if (i->fd < 0)
+		return -EBADF;
+	if (i->vault < 0)
+		fd = fcntl(i->fd, F_DUPFD_CLOEXEC, 3);
+	else
+		fd = (int)syscall(SYS_pidfd_getfd, t->vaults[i->vault].pidfd, i->fd, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+int table_backing(struct table *t, uint64_t id, int fuse_fd)
+{
+	struct fuse_backing_map map = { 0 };
+	cleanup_fd int fd = -1;
+	struct item *i;
+	int r;
+
+	t->fuse_fd = fuse_fd;
+	HASH_FIND(hh, t->items, &id, sizeof(id), i);
+	if (!i)
+		return -ENOENT;
+	if (i->backing)
+		return i->backing;
+	fd = table_borrow(t, id);
+	if (fd < 0)
+		return fd;
+	map.fd = fd;
+	r = ioctl(fuse_fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
+	if (r < 0)
+		return -errno;
+	i->backing = r;
+	return r;
+}
+
+static int write_all(FILE *f, const void *bytes, size_t len)
+{
+	return fwrite(bytes, 1, len, f) == len ? 0 : -ENOSPC;
+}
+
+int table_snapshot(const struct table *t, int fd, struct keep_snapshot *head)
+{
+	static const unsigned char zeros[8];
+	uint64_t first = t->nr_done > KEEP_DONE_MAX ? t->nr_done - KEEP_DONE_MAX : 0;
+	int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	FILE *f = copy >= 0 ? fdopen(copy, "w") : NULL;
+	struct item *i, *tmp;
+	int r;
+
+	if (!f)
+		return -errno;
+	head->nr_items = HASH_COUNT(t->items);
+	head->nr_done = t->nr_done - first;
+	r = write_all(f, head, sizeof(*head));
+	for (uint64_t n = first; n < t->nr_done && r == 0; n++)
+		r = write_all(f, &t->done[n % KEEP_DONE_MAX], sizeof(t->done[0]));
+	HASH_ITER(hh, t->items, i, tmp) {
+		struct keep_item item = {
+			.id = i->id,
+			.len = i->len,
+			.backing = i->backing,
+			.has_fd = i->fd >= 0,
+		};
+
+		if (r == 0)
+			r = write_all(f, &item, sizeof(item));
+		if (r == 0)
+			r = write_all(f, i->bytes, i->len);
+		if (r == 0)
+			r = write_all(f, zeros, padded(i->len) - i->len);
+	}
+	if (fclose(f) != 0 && r == 0)
+		r = -errno;
+	return r;
+}

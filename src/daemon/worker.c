@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * worker.c - wires the parts together: the store, the tree, the relay, the mount, the socket, the loop.
+ *
+ * The order in which a worker begins is what makes its predecessor's death unseen: restore the entries; answer the transfers that
+ * were made and not answered; wake the pollers; ask the kernel for the requests that were under way; accept
+ * clients. Nothing is answered before the entries are there.
+ */
+#include <base/cleanup.h>
+#include <base/log.h>
+#include <daemon/worker.h>
+#include <engine/relay/poller.h>
+#include <engine/relay/relay.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <io/ctl.h>
+#include <io/fuse.h>
+#include <io/keep.h>
+#include <kind/kinds.h>
+#include <liburing.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <systemd/sd-event.h>
+#include <unistd.h>
+#include <wire/fuse.h>
+#include <wire/keep.h>
+
+#define SWEEP_USEC 1000000
+
+struct worker {
+	const struct config *config;
+	const struct worker_hello *hello;
+	const struct keep_snapshot *snapshot;
+	struct shm *shm;
+	struct keep *keep;
+	struct tree *tree;
+	struct relay *relay;
+	struct poller *poller;
+	struct fuse *fuse;
+	struct ctl *ctl;
+	sd_event *event;
+	sd_event_source *sweep;
+};
+
+/* Without the keeper nothing true can be said any more. */
+static void keeper_lost(void)
+{
+	_exit(0);
+}
+
+/* Closing a file flushes it, which may wait for its server; nothing else can. */
+static void close_fd(struct tree *t, int fd)
+{
+	struct worker *w = t->owner;
+	struct statx st;
+
+	if (w->relay && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 &&
+	    (S_ISREG(st.stx_mode) || S_ISDIR(st.stx_mode) || S_ISCHR(st.stx_mode)))
+		relay_close(w->relay, fd);
+	else
+		close(fd);
+}
+
+static void attr_changed(struct tree *t, const struct entry *e)
+{
+	struct worker *w = t->owner;
+
+	if (w->fuse)
+		fuse_attr_changed(w->fuse, e->id);
+}
+
+static void names_changed(struct tree *t)
+{
+	struct worker *w = t->owner;
+
+	if (w->fuse)
+		fuse_names_changed(w->fuse);
+}
+
+static void wake(void *ctx, uint64_t handle)
+{
+	struct worker *w = ctx;
+
+	if (w->fuse)
+		fuse_wake(w->fuse, handle);
+}
+
+static void answer(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+{
+	struct worker *w = ctx;
+
+	if (w->fuse)
+		fuse_answer(w->fuse, unique, write, data, bytes);
+}
+
+static void agreed(void *ctx, uint32_t minor, uint64_t flags)
+{
+	struct worker *w = ctx;
+
+	keep_agreed(w->keep, minor, flags);
+}
+
+static void ended(void *ctx)
+{
+	struct worker *w = ctx;
+
+	keep_end(w->keep);
+	sd_event_exit(w->event, 0);
+}
+
+static int on_end(sd_event_source *s, void *ctx)
+{
+	sd_event_source_unref(s);
+	ended(ctx);
+	return 0;
+}
+
+static int shutdown_folder(void *ctx, uint32_t flags)
+{
+	struct worker *w = ctx;
+	sd_event_source *s;
+	int r;
+
+	r = keep_unmount(w->keep, flags);
+	if (r < 0)
+		return r;
+	/* After the client has been answered. */
+	r = sd_event_add_defer(w->event, &s, on_end, w);
+	return r < 0 ? r : 0;
+}
+
+static void status(void *ctx, struct ctl_status *ret)
+{
+	struct worker *w = ctx;
+	uint64_t flags = 0;
+
+	ret->keeper_pid = w->hello->keeper_pid;
+	ret->worker_pid = (uint32_t)getpid();
+	ret->restarts = w->snapshot->restarts;
+	ret->started_ns = w->snapshot->started_ns;
+	if (w->fuse) {
+		ret->fuse_minor = fuse_agreed(w->fuse, &flags);
+		snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%.*s", CTL_PATH_MAX, w->config->dir);
+		ret->features |= 1u << 0;
+	}
+	ret->features |= (flags & FUSE_PASSTHROUGH ? 1u << 1 : 0) | (flags & FUSE_HAS_RESEND ? 1u << 2 : 0) |
+			 (w->hello->has_ring ? 1u << 3 : 0) | (ret->fuse_minor >= 44 ? 1u << 4 : 0) |
+			 (KSHARED_SECCOMP ? 1u << 5 : 0) | (w->tree->may_take ? 1u << 6 : 0);
+	strncpy(ret->version, KSHARED_VERSION, sizeof(ret->version) - 1);
+}
+
+static int on_fuse(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	struct worker *w = ctx;
+
+	fuse_dispatch(w->fuse);
+	return 0;
+}
+
+static int on_ring(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	struct worker *w = ctx;
+
+	relay_dispatch(w->relay);
+	return 0;
+}
+
+static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	struct worker *w = ctx;
+
+	if (w->fuse)
+		fuse_sweep(w->fuse);
+	return 0;
+}
+
+/* After each turn of the loop: while removed entries wait to be forgotten, look at them from time to time. */
+static int on_turn(sd_event_source *s, void *ctx)
+{
+	struct worker *w = ctx;
+	int on;
+
+	sd_event_source_get_enabled(w->sweep, &on);
+	if (w->tree->orphans && on == SD_EVENT_OFF) {
+		sd_event_source_set_time_relative(w->sweep, SWEEP_USEC);
+		sd_event_source_set_enabled(w->sweep, SD_EVENT_ONESHOT);
+	}
+	return 0;
+}
+
+/* The request that the last worker died of, if it did so by a fault of its own, is refused when it has done that thrice. */
+static void note_poison(struct shm *shm)
+{
+	if (shm->crashed && shm->current) {
+		shm->poison_tries = shm->poison == shm->current ? shm->poison_tries + 1 : 1;
+		shm->poison = shm->current;
+	}
+	shm->crashed = shm->current = 0;
+}
+
+static int map_all(struct worker *w, size_t *ret_len)
+{
+	struct stat st;
+	void *at;
+
+	at = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE, MAP_SHARED, WORKER_SHM, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	w->shm = at;
+	if (fstat(WORKER_SNAPSHOT, &st) < 0)
+		return -errno;
+	if ((size_t)st.st_size < sizeof(struct worker_hello) + sizeof(struct keep_snapshot))
+		return -EINVAL;
+	at = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_PRIVATE, WORKER_SNAPSHOT, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	w->hello = at;
+	w->snapshot = (const void *)((const char *)at + sizeof(struct worker_hello));
+	*ret_len = (size_t)st.st_size - sizeof(struct worker_hello);
+	return 0;
+}
+
+static int make_relay(struct worker *w)
+{
+	struct io_uring_params params;
+	int r;
+
+	if (!w->hello->has_ring)
+		return 0;
+	memcpy(&params, w->hello->ring_params, sizeof(params));
+	r = relay_new(&w->relay, WORKER_RING, &params, w->shm->slots, SHM_SLOTS);
+	if (r == 0)
+		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
+	if (r == 0)
+		r = sd_event_add_io(w->event, NULL, WORKER_RING, EPOLLIN, on_ring, w);
+	return r;
+}
+
+static int make_tree(struct worker *w)
+{
+	struct rlimit limit;
+	struct tree_conf conf = {
+		.store = keep_store(w->keep),
+		.kinds = kinds,
+		.single = w->config->srvfs ? &kind_srv : NULL,
+		.limits = w->config->limits,
+		.dir_mode = w->config->mode,
+		.uid = getuid(),
+		.gid = getgid(),
+		.max_fds = 256,
+	};
+	int r;
+
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 1024)
+		conf.max_fds = (unsigned int)(limit.rlim_cur - limit.rlim_cur / 4 > 100000 ? 100000
+										     : limit.rlim_cur / 4);
+	r = tree_new(&w->tree, &conf);
+	if (r < 0)
+		return r;
+	w->tree->owner = w;
+	w->tree->close_fd = close_fd;
+	w->tree->attr_changed = attr_changed;
+	w->tree->names_changed = names_changed;
+	w->tree->relay = w->relay;
+	w->tree->poller = w->poller;
+	w->tree->dev = w->hello->dev;
+	w->tree->may_take = w->hello->privileged;
+	return 0;
+}
+
+static int make_fuse(struct worker *w)
+{
+	struct fuse_conf conf = {
+		.fd = WORKER_FUSE,
+		.tree = w->tree,
+		.minor = w->snapshot->init_minor,
+		.flags = w->snapshot->init_flags,
+		.socket = w->config->socket,
+		.want_passthrough = w->hello->privileged,
+		.agreed = agreed,
+		.ended = ended,
+		.ctx = w,
+	};
+	int r;
+
+	if (!w->hello->has_fuse)
+		return 0;
+	r = fuse_new(&w->fuse, &conf);
+	if (r == 0)
+		r = sd_event_add_io(w->event, NULL, WORKER_FUSE, EPOLLIN, on_fuse, w);
+	return r;
+}
+
+static int start(struct worker *w)
+{
+	struct ctl_conf ctl = { .listen_fd = WORKER_LISTEN, .status = status, .shutdown = shutdown_folder, .ctx = w };
+	size_t len = 0;
+	int r;
+
+	r = map_all(w, &len);
+	if (r < 0)
+		return r;
+	r = sd_event_new(&w->event);
+	if (r < 0)
+		return r;
+	r = keep_new(&w->keep, WORKER_KEEPER, w->shm, keeper_lost);
+	if (r == 0)
+		r = make_relay(w);
+	if (r >= 0)
+		r = make_tree(w);
+	if (r == 0)
+		r = make_fuse(w);
+	if (r < 0)
+		return r;
+	r = sandbox_enter(w->hello->privileged);
+	if (r < 0)
+		return r;
+	r = keep_restore(w->keep, w->tree, w->snapshot, len);
+	if (r < 0)
+		return r;
+	note_poison(w->shm);
+	if (w->relay) {
+		relay_recover(w->relay, answer, w);
+		poller_recover(w->poller);
+	}
+	if (w->fuse && w->snapshot->init_minor && w->snapshot->restarts)
+		fuse_resend(w->fuse);
+	r = sd_event_add_time_relative(w->event, &w->sweep, CLOCK_MONOTONIC, SWEEP_USEC, 100000, on_sweep, w);
+	if (r < 0)
+		return r;
+	r = sd_event_add_post(w->event, NULL, on_turn, w);
+	if (r < 0)
+		return r;
+	ctl.tree = w->tree;
+	ctl.event = w->event;
+	return ctl_new(&w->ctl, &ctl);
+}
+
+int worker_run(const struct config *c)
+{
+	struct worker w = { .config = c };
+	int r;
+
+	signal(SIGPIPE, SIG_IGN);
+	r = start(&w);
+	if (r < 0) {
+		log_error("worker: %s", strerror(-r));
+		return 1;
+	}
+	keep_ready(w.keep);
+	r = sd_event_loop(w.event);
+	if (r < 0)
+		log_error("worker: %s", strerror(-r));
+	ctl_free(w.ctl);
+	fuse_free(w.fuse);
+	poller_free(w.poller);
+	tree_free(w.tree);
+	relay_free(w.relay);
+	keep_free(w.keep);
+	sd_event_source_unref(w.sweep);
+	sd_event_unref(w.event);
+	return r < 0;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * worker.h - the half of ksharedd that does the work and may die at any instruction.
+ */
+#ifndef KSHARED_DAEMON_WORKER_H
+#define KSHARED_DAEMON_WORKER_H
+
+#include <daemon/config.h>
+
+/* The descriptors that the keeper leaves to a worker, at these numbers. A missing one is /dev/null. */
+enum worker_fd {
+	WORKER_FUSE = 3,
+	WORKER_LISTEN,
+	WORKER_KEEPER,
+	WORKER_SHM,
+	WORKER_RING,
+	WORKER_SNAPSHOT,
+	WORKER_FD_END,
+};
+
+/**
+ * struct worker_hello - at the head of the snapshot's memfd, before the snapshot.
+ * @ring_params: of the io_uring, as struct io_uring_params
+ * @dev: the mount's device number; 0: not mounted
+ */
+struct worker_hello {
+	uint64_t dev;
+	uint32_t has_fuse;
+	uint32_t has_ring;
+	uint32_t keeper_pid;
+	uint32_t privileged;
+	unsigned char ring_params[120];
+};
+
+/** worker_run() - serve until the mount is gone. Return: the process's exit status. */
+int worker_run(const struct config *c);
+
+/** sandbox_enter() - give up what a worker does not need. @privileged: started by root. Return: 0; -errno. */
+int sandbox_enter(bool privileged);
+
+#endif

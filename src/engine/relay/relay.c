@@ -1,0 +1,567 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * relay.c - transfers on one io_uring that outlives the process; see relay.h for the theory.
+ *
+ * A completion is named by user_data: what it is (8 bits), an index (24), a step or generation (32). Transfers
+ * are named by their slot, since their names must mean something to the next process; everything else by an
+ * index into a table of this process, whose completions the next process throws away.
+ */
+#include <base/cleanup.h>
+#include <engine/relay/relay.h>
+#include <errno.h>
+#include <liburing.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/uio.h>
+#include <utlist.h>
+#include <wire/keep.h>
+
+enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CALL };
+
+#define RING_ENTRIES 256
+#define RING_CQ_ENTRIES 8192
+
+struct relay_item {
+	void *who;
+	uint32_t generation;
+	uint32_t next_free;
+};
+
+struct relay {
+	struct io_uring ring;
+	struct shm_slot *slots;
+	struct relay_io **slot_io;
+	unsigned int nr_slots;
+	unsigned int nr_busy;
+	struct relay_item *items; /* items[0] is never used */
+	uint32_t nr_items;
+	uint32_t free_item;
+	struct relay_io *queue; /* wait for a slot */
+	bool reaping;
+};
+
+static uint64_t name_of(unsigned int is, uint32_t index, uint32_t step)
+{
+	return (uint64_t)is << 56 | (uint64_t)index << 32 | step;
+}
+
+int relay_ring_new(struct io_uring_params *params)
+{
+	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
+				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+				       IORING_OP_CLOSE };
+	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
+	struct io_uring ring;
+	int fd, r;
+
+	*params = (struct io_uring_params){
+		.flags = IORING_SETUP_CQSIZE | IORING_SETUP_R_DISABLED,
+		.cq_entries = RING_CQ_ENTRIES,
+	};
+	r = io_uring_queue_init_params(RING_ENTRIES, &ring, params);
+	if (r < 0)
+		return r;
+	for (size_t i = 0; i < sizeof(ops); i++)
+		limits[i] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = ops[i] };
+	limits[sizeof(ops)] = (struct io_uring_restriction){
+		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
+		.sqe_flags = IOSQE_ASYNC,
+	};
+	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
+	if (r == 0)
+		r = io_uring_enable_rings(&ring);
+	fd = r < 0 ? r : fcntl(ring.ring_fd, F_DUPFD_CLOEXEC, 3);
+	io_uring_queue_exit(&ring);
+	return fd;
+}
+
+int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params, struct shm_slot *slots,
+	      unsigned int nr_slots)
+{
+	struct io_uring_params p = *params;
+	cleanup_free struct relay *r = calloc(1, sizeof(*r));
+	int e;
+
+	if (!r)
+		return -ENOMEM;
+	r->slot_io = calloc(nr_slots, sizeof(struct relay_io *));
+	if (!r->slot_io)
+		return -ENOMEM;
+	e = io_uring_queue_mmap(ring_fd, &p, &r->ring);
+	if (e < 0) {
+		free(r->slot_io);
+		return e;
+	}
+	/* What an earlier process had queued but not submitted is no longer meant. */
+	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
+	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
+	r->slots = slots;
+	r->nr_slots = nr_slots;
+	*ret = take_ptr(r);
+	return 0;
+}
+
+void relay_free(struct relay *r)
+{
+	if (!r)
+		return;
+	io_uring_queue_exit(&r->ring);
+	free(r->slot_io);
+	free(r->items);
+	free(r);
+}
+
+void relay_recover(struct relay *r,
+		   void (*answer)(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes), void *ctx)
+{
+	struct io_uring_cqe *cqe;
+
+	while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
+		uint32_t index = (cqe->user_data >> 32) & 0xffffff, step = (uint32_t)cqe->user_data;
+
+		if (cqe->user_data >> 56 == IS_SLOT && index < r->nr_slots && cqe->res > 0) {
+			struct shm_slot *s = &r->slots[index];
+
+			if (s->unique && s->progress >> 32 == step)
+				s->progress = ((uint64_t)step + 1) << 32 |
+					      ((uint32_t)s->progress + (uint32_t)cqe->res);
+		}
+		io_uring_cqe_seen(&r->ring, cqe);
+	}
+	for (unsigned int i = 0; i < r->nr_slots; i++) {
+		struct shm_slot *s = &r->slots[i];
+		uint32_t bytes = (uint32_t)s->progress;
+
+		if (s->unique && bytes > 0 && bytes <= SHM_SLOT_BYTES)
+			answer(ctx, s->unique, s->write, s->data, bytes);
+		s->unique = 0;
+	}
+}
+
+static struct io_uring_sqe *get_sqe(struct relay *r)
+{
+	struct io_uring_sqe *sqe = io_uring_get_sqe(&r->ring);
+
+	if (sqe)
+		return sqe;
+	io_uring_submit(&r->ring);
+	return io_uring_get_sqe(&r->ring);
+}
+
+/* An entry that was taken cannot be given back: it does nothing. */
+static void give_back(struct io_uring_sqe *sqe)
+{
+	io_uring_prep_nop(sqe);
+	sqe->user_data = name_of(IS_NOTHING, 0, 0);
+}
+
+static int take_item(struct relay *r, void *who, uint32_t *ret)
+{
+	uint32_t i = r->free_item;
+
+	if (!i) {
+		uint32_t n = r->nr_items ? r->nr_items * 2 : 256;
+		struct relay_item *items;
+
+		if (n > 1u << 23)
+			return -ENOMEM;
+		items = reallocarray(r->items, n, sizeof(*items));
+		if (!items)
+			return -ENOMEM;
+		for (uint32_t k = r->nr_items ? r->nr_items : 1; k < n; k++)
+			items[k] = (struct relay_item){ .next_free = k + 1 < n ? k + 1 : 0 };
+		r->items = items;
+		i = r->nr_items ? r->nr_items : 1;
+		r->nr_items = n;
+	}
+	r->free_item = r->items[i].next_free;
+	r->items[i].who = who;
+	*ret = i;
+	return 0;
+}
+
+static void drop_item(struct relay *r, uint32_t i)
+{
+	r->items[i].who = NULL;
+	r->items[i].generation++;
+	r->items[i].next_free = r->free_item;
+	r->free_item = i;
+}
+
+static void submit(struct relay *r)
+{
+	io_uring_submit(&r->ring);
+	relay_dispatch(r);
+}
+
+static int start_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool quick, bool many)
+{
+	struct io_uring_sqe *sqe = get_sqe(r);
+	int e;
+
+	if (!sqe)
+		return -EAGAIN;
+	e = take_item(r, w, &w->index);
+	if (e < 0) {
+		give_back(sqe);
+		return e;
+	}
+	if (many)
+		io_uring_prep_poll_multishot(sqe, fd, events);
+	else
+		io_uring_prep_poll_add(sqe, fd, events);
+	sqe->user_data = name_of(IS_WAIT, w->index, r->items[w->index].generation);
+	if (!quick)
+		sqe->flags |= IOSQE_ASYNC;
+	submit(r);
+	return 0;
+}
+
+int relay_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool quick)
+{
+	return start_wait(r, w, fd, events, quick, false);
+}
+
+int relay_watch(struct relay *r, struct relay_wait *w, int fd, unsigned int events)
+{
+	return start_wait(r, w, fd, events, true, true);
+}
+
+void relay_wait_cancel(struct relay *r, struct relay_wait *w)
+{
+	struct io_uring_sqe *sqe;
+
+	if (!w->index)
+		return;
+	sqe = get_sqe(r);
+	if (sqe) {
+		io_uring_prep_poll_remove(sqe, name_of(IS_WAIT, w->index, r->items[w->index].generation));
+		sqe->user_data = name_of(IS_NOTHING, 0, 0);
+		io_uring_submit(&r->ring);
+	}
+	drop_item(r, w->index);
+	w->index = 0;
+}
+
+static void free_slot(struct relay *r, struct relay_io *io)
+{
+	if (io->slot < 0)
+		return;
+	r->slots[io->slot].unique = 0;
+	r->slot_io[io->slot] = NULL;
+	r->nr_busy--;
+	io->slot = -1;
+}
+
+static void try_io(struct relay_io *io);
+
+static void finish(struct relay_io *io, int result)
+{
+	struct relay *r = io->relay;
+	unsigned int slot = io->slot >= 0 ? (unsigned int)io->slot : 0;
+	int held = io->slot;
+	void *copy = io->copy;
+
+	io->copy = NULL;
+	/* The slot is given up only after the answer, and the caller may free io in done(). */
+	io->done(io, result, held >= 0 ? r->slots[slot].data : NULL);
+	free(copy);
+	if (held >= 0) {
+		r->slots[slot].unique = 0;
+		r->slot_io[slot] = NULL;
+		r->nr_busy--;
+	}
+	if (r->queue && r->nr_busy < r->nr_slots) {
+		struct relay_io *next = r->queue;
+
+		DL_DELETE(r->queue, next);
+		next->queued = false;
+		try_io(next);
+	}
+}
+
+static uint32_t moved(const struct relay_io *io)
+{
+	return io->slot >= 0 ? (uint32_t)io->relay->slots[io->slot].progress : 0;
+}
+
+static void on_ready(struct relay_wait *w, unsigned int revents)
+{
+	struct relay_io *io = (struct relay_io *)((char *)w - offsetof(struct relay_io, wait));
+
+	try_io(io);
+}
+
+/* Not ready: wait for it, holding a slot only if bytes have moved already. */
+static void wait_io(struct relay_io *io)
+{
+	struct relay *r = io->relay;
+	uint32_t n = moved(io);
+	int e;
+
+	if (io->nonblock || io->cancelled || (n && r->nr_busy > r->nr_slots / 2)) {
+		finish(io, n ? (int)n : io->nonblock ? -EAGAIN : -EINTR);
+		return;
+	}
+	if (!n) {
+		if (io->write && !io->copy) {
+			io->copy = malloc(io->len);
+			if (!io->copy) {
+				finish(io, -ENOMEM);
+				return;
+			}
+			memcpy(io->copy, io->data, io->len);
+			io->data = io->copy;
+		}
+		free_slot(r, io);
+	}
+	io->wait.ready = on_ready;
+	e = relay_wait(r, &io->wait, io->fd, io->write ? POLLOUT : POLLIN, io->quick);
+	if (e < 0)
+		finish(io, n ? (int)n : e);
+}
+
+static bool take_slot(struct relay_io *io)
+{
+	struct relay *r = io->relay;
+	struct shm_slot *s;
+	unsigned int i;
+
+	if (io->slot >= 0)
+		return true;
+	if (r->nr_busy == r->nr_slots)
+		return false;
+	for (i = 0; r->slot_io[i];)
+		i++;
+	s = &r->slots[i];
+	r->slot_io[i] = io;
+	r->nr_busy++;
+	io->slot = (int)i;
+	s->progress = 0;
+	s->write = io->write;
+	if (io->write)
+		memcpy(s->data, io->data, io->len);
+	__atomic_store_n(&s->unique, io->unique, __ATOMIC_RELEASE);
+	return true;
+}
+
+static void try_io(struct relay_io *io)
+{
+	struct relay *r = io->relay;
+	struct io_uring_sqe *sqe;
+	struct shm_slot *s;
+	uint32_t n;
+
+	if (!take_slot(io)) {
+		if (io->write && !io->copy) {
+			io->copy = malloc(io->len);
+			if (!io->copy) {
+				finish(io, -ENOMEM);
+				return;
+			}
+			memcpy(io->copy, io->data, io->len);
+			io->data = io->copy;
+		}
+		io->queued = true;
+		DL_APPEND(r->queue, io);
+		return;
+	}
+	sqe = get_sqe(r);
+	if (!sqe) {
+		finish(io, -EAGAIN);
+		return;
+	}
+	s = &r->slots[io->slot];
+	n = (uint32_t)s->progress;
+	if (io->write)
+		io_uring_prep_write(sqe, io->fd, s->data + n, (unsigned int)io->len - n,
+				    io->offset < 0 ? (__u64)-1 : (__u64)io->offset + n);
+	else
+		io_uring_prep_read(sqe, io->fd, s->data, (unsigned int)io->len, (__u64)io->offset);
+	sqe->user_data = name_of(IS_SLOT, (uint32_t)io->slot, (uint32_t)(s->progress >> 32));
+	if (io->regular || !io->quick)
+		sqe->flags |= IOSQE_ASYNC;
+	else if (!io->plain)
+		sqe->rw_flags = RWF_NOWAIT;
+	submit(r);
+}
+
+/* A descriptor that knows no RWF_NOWAIT (terminals, inotify): ask first, then read or write plainly. */
+static void try_plain(struct relay_io *io)
+{
+	struct pollfd p = { .fd = io->fd, .events = io->write ? POLLOUT : POLLIN };
+
+	io->plain = true;
+	if (!io->quick || poll(&p, 1, 0) > 0)
+		try_io(io);
+	else
+		wait_io(io);
+}
+
+/* Put what the kernel moved on record: before the completion leaves the ring. Return: whose it is, or NULL. */
+static struct relay_io *record(struct relay *r, uint32_t index, uint32_t step, int res)
+{
+	struct relay_io *io = index < r->nr_slots ? r->slot_io[index] : NULL;
+	struct shm_slot *s = &r->slots[index];
+
+	if (!io || s->progress >> 32 != step)
+		return NULL;
+	if (res > 0)
+		__atomic_store_n(&s->progress,
+				 ((uint64_t)step + 1) << 32 | ((uint32_t)s->progress + (uint32_t)res),
+				 __ATOMIC_RELEASE);
+	return io;
+}
+
+static void go_on(struct relay_io *io, int res)
+{
+	uint32_t n = moved(io);
+
+	if (res == -EOPNOTSUPP && !io->plain && !io->regular) {
+		try_plain(io);
+	} else if (res == -EAGAIN && !io->regular && (!io->plain || io->quick)) {
+		wait_io(io);
+	} else if (res == -ECANCELED || res == -EINTR) {
+		if (io->cancelled)
+			finish(io, n ? (int)n : -EINTR);
+		else
+			try_io(io);
+	} else if (res < 0) {
+		finish(io, n ? (int)n : res);
+	} else if (res > 0 && io->write && n < io->len && !io->nonblock && !io->cancelled) {
+		try_io(io);
+	} else {
+		finish(io, (int)n);
+	}
+}
+
+void relay_start(struct relay *r, struct relay_io *io)
+{
+	io->relay = r;
+	io->slot = -1;
+	io->copy = NULL;
+	io->plain = io->cancelled = io->queued = false;
+	io->wait.index = 0;
+	if (io->len > SHM_SLOT_BYTES)
+		io->len = SHM_SLOT_BYTES;
+	if (!io->regular && !io->quick && !io->nonblock)
+		wait_io(io);
+	else
+		try_io(io);
+}
+
+void relay_cancel(struct relay_io *io)
+{
+	struct relay *r = io->relay;
+	uint32_t n = moved(io);
+	struct io_uring_sqe *sqe;
+
+	io->cancelled = true;
+	if (io->queued) {
+		DL_DELETE(r->queue, io);
+		finish(io, -EINTR);
+	} else if (io->wait.index) {
+		relay_wait_cancel(r, &io->wait);
+		finish(io, n ? (int)n : -EINTR);
+	} else if (io->slot >= 0) {
+		sqe = get_sqe(r);
+		if (!sqe)
+			return;
+		io_uring_prep_cancel64(sqe, name_of(IS_SLOT, (uint32_t)io->slot,
+						    (uint32_t)(r->slots[io->slot].progress >> 32)), 0);
+		sqe->user_data = name_of(IS_NOTHING, 0, 0);
+		submit(r);
+	}
+}
+
+static int start_call(struct relay *r, struct relay_call *c, struct io_uring_sqe *sqe)
+{
+	int e = take_item(r, c, &c->index);
+
+	if (e < 0) {
+		give_back(sqe);
+		return e;
+	}
+	sqe->user_data = name_of(IS_CALL, c->index, r->items[c->index].generation);
+	sqe->flags |= IOSQE_ASYNC;
+	submit(r);
+	return 0;
+}
+
+int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only)
+{
+	struct io_uring_sqe *sqe = get_sqe(r);
+
+	if (!sqe)
+		return -EAGAIN;
+	io_uring_prep_fsync(sqe, fd, data_only ? IORING_FSYNC_DATASYNC : 0);
+	return start_call(r, c, sqe);
+}
+
+int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len)
+{
+	struct io_uring_sqe *sqe = get_sqe(r);
+
+	if (!sqe)
+		return -EAGAIN;
+	io_uring_prep_fallocate(sqe, fd, mode, offset, len);
+	return start_call(r, c, sqe);
+}
+
+void relay_close(struct relay *r, int fd)
+{
+	struct io_uring_sqe *sqe = get_sqe(r);
+
+	if (!sqe) {
+		close(fd);
+		return;
+	}
+	io_uring_prep_close(sqe, fd);
+	sqe->user_data = name_of(IS_NOTHING, 0, 0);
+	sqe->flags |= IOSQE_ASYNC;
+	io_uring_submit(&r->ring);
+}
+
+void relay_dispatch(struct relay *r)
+{
+	struct io_uring_cqe *cqe;
+
+	/* A callback may start the next transfer, which submits and comes here again: the outer loop goes on with it. */
+	if (r->reaping)
+		return;
+	r->reaping = true;
+	while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
+		uint64_t name = cqe->user_data;
+		uint32_t index = (name >> 32) & 0xffffff, step = (uint32_t)name;
+		int res = cqe->res;
+		bool more = cqe->flags & IORING_CQE_F_MORE;
+
+		if (name >> 56 == IS_SLOT) {
+			struct relay_io *io = record(r, index, step, res);
+
+			io_uring_cqe_seen(&r->ring, cqe);
+			if (io)
+				go_on(io, res);
+			continue;
+		}
+		io_uring_cqe_seen(&r->ring, cqe);
+		if (name >> 56 == IS_WAIT && index < r->nr_items && r->items[index].generation == step &&
+		    r->items[index].who) {
+			struct relay_wait *w = r->items[index].who;
+
+			if (!more) {
+				drop_item(r, index);
+				w->index = 0;
+			}
+			w->ready(w, res < 0 ? POLLERR : (unsigned int)res);
+		} else if (name >> 56 == IS_CALL && index < r->nr_items && r->items[index].generation == step &&
+			   r->items[index].who) {
+			struct relay_call *c = r->items[index].who;
+
+			drop_item(r, index);
+			c->done(c, res);
+		}
+	}
+	r->reaping = false;
+}

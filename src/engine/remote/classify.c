@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * classify.c - fcntl, statx with AT_STATX_DONT_SYNC, the /proc link, and the mount table; none asks the
+ * file's server. The file system's type is taken from the mount table because fstatfs() would ask.
+ */
+#include <base/cleanup.h>
+#include <engine/remote/classify.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
+#include <unistd.h>
+
+static bool waits(const char *fstype)
+{
+	static const char *const slow[] = { "fuse", "nfs", "cifs", "smb3", "9p", "ceph", "afs", "gfs2", "ocfs2",
+					    "lustre", "glusterfs", "virtiofs", "autofs", "coda", "orangefs" };
+
+	for (size_t i = 0; i < sizeof(slow) / sizeof(slow[0]); i++)
+		if (strncmp(fstype, slow[i], strlen(slow[i])) == 0)
+			return true;
+	return false;
+}
+
+/* Is the mount of this number one whose files may wait? One that is not in the table cannot be told. */
+static bool mount_is_slow(uint64_t mnt_id)
+{
+	FILE *f = fopen("/proc/self/mountinfo", "re");
+	char *line = NULL;
+	size_t size = 0;
+	bool slow = true;
+
+	if (!f)
+		return true;
+	while (getline(&line, &size, f) > 0) {
+		const char *type;
+
+		if (strtoull(line, NULL, 10) != mnt_id)
+			continue;
+		type = strstr(line, " - ");
+		slow = !type || waits(type + 3);
+		break;
+	}
+	free(line);
+	fclose(f);
+	return slow;
+}
+
+static void anonymous(int fd, struct fd_facts *ret)
+{
+	static const char *const streams[] = { "eventfd", "timerfd", "inotify" };
+	char path[32], link[64];
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	n = readlink(path, link, sizeof(link) - 1);
+	link[n > 0 ? n : 0] = 0;
+	ret->class = FD_OPAQUE;
+	if (sscanf(link, "anon_inode:[%15[^]]", ret->what) != 1 && sscanf(link, "anon_inode:%15[^]]", ret->what) != 1)
+		strcpy(ret->what, "anonymous");
+	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
+		if (strcmp(ret->what, streams[i]) == 0)
+			ret->class = FD_STREAM;
+}
+
+static void regular(int fd, const struct statx *st, struct fd_facts *ret)
+{
+	ret->class = FD_FILE;
+	ret->reopen = true;
+	if (st->stx_nlink == 0 && fcntl(fd, F_GET_SEALS) >= 0) {
+		strcpy(ret->what, "memfd");
+		return;
+	}
+	strcpy(ret->what, "file");
+	ret->slow = !(st->stx_mask & STATX_MNT_ID) || mount_is_slow(st->stx_mnt_id);
+}
+
+static void character(int fd, const struct statx *st, struct fd_facts *ret)
+{
+	unsigned int major = st->stx_rdev_major;
+
+	ret->class = FD_STREAM;
+	if (major == 4 || major == 5 || (major >= 136 && major <= 143)) {
+		strcpy(ret->what, "tty");
+		ret->reopen = true;
+		return;
+	}
+	strcpy(ret->what, "device");
+	/* Memory devices (null, zero, urandom) answer at once; any other driver may do what it likes. */
+	if (major != 1)
+		ret->class = FD_OPAQUE;
+}
+
+int classify_fd(int fd, struct fd_facts *ret)
+{
+	int flags = fcntl(fd, F_GETFL);
+	struct statx st;
+
+	*ret = (struct fd_facts){ 0 };
+	if (flags < 0 || (flags & O_PATH))
+		return -EBADF;
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0)
+		return -errno;
+	ret->access = flags & O_ACCMODE;
+	ret->append = (flags & O_APPEND) != 0;
+	ret->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+	switch (st.stx_mode & S_IFMT) {
+	case S_IFSOCK:
+		strcpy(ret->what, "socket");
+		ret->class = FD_STREAM;
+		break;
+	case S_IFIFO:
+		strcpy(ret->what, "pipe");
+		ret->class = FD_STREAM;
+		ret->reopen = true;
+		break;
+	case S_IFREG:
+		regular(fd, &st, ret);
+		break;
+	case S_IFDIR:
+		strcpy(ret->what, "directory");
+		ret->class = FD_OPAQUE;
+		break;
+	case S_IFBLK:
+		strcpy(ret->what, "block");
+		ret->class = FD_BLOCK;
+		break;
+	case S_IFCHR:
+		character(fd, &st, ret);
+		break;
+	default:
+		anonymous(fd, ret);
+	}
+	return 0;
+}

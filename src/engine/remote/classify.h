@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * classify.h - what a descriptor is, found out without any call that could wait for its owner.
+ */
+#ifndef KSHARED_ENGINE_CLASSIFY_H
+#define KSHARED_ENGINE_CLASSIFY_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+/* How a descriptor can be served to somebody who opens it through the mount. */
+enum fd_class {
+	FD_FILE = 1, /* offsets, passthrough */
+	FD_BLOCK, /* offsets, no passthrough */
+	FD_STREAM, /* read, write, poll */
+	FD_OPAQUE, /* only as itself, through the library */
+};
+
+/**
+ * struct fd_facts - about one descriptor.
+ * @what: "socket", "pipe", "fifo", "tty", "file", "memfd", "directory", "block", "device", or an anonymous
+ *        inode's own name ("eventfd", "timerfd", "inotify", "eventpoll", ...), cut to 15 bytes
+ * @class: how it can be served
+ * @access: O_RDONLY, O_WRONLY, O_RDWR
+ * @append: O_APPEND is set
+ * @reopen: /proc/self/fd/N can be opened again
+ * @slow: its file system may wait for a network or for a process: fuse, nfs, 9p, ...; or cannot be told
+ * @dev: device number of its file system
+ */
+struct fd_facts {
+	char what[16];
+	uint8_t class;
+	uint8_t access;
+	uint8_t append;
+	uint8_t reopen;
+	uint8_t slow;
+	uint64_t dev;
+};
+
+/**
+ * classify_fd() - look at a descriptor.
+ * Return: 0; -EBADF it is none, or O_PATH.
+ */
+int classify_fd(int fd, struct fd_facts *ret);
+
+#endif

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * take.c - pidfd_open, check, pidfd_getfd.
+ *
+ * A header's pid is a thread's: pidfd_open() wants PIDFD_THREAD for one that leads no process. Before 6.9
+ * the flag is unknown; then only the leader's own posts work through the mount, by its process.
+ */
+#include <base/cleanup.h>
+#include <engine/remote/take.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#ifndef PIDFD_THREAD
+#define PIDFD_THREAD O_EXCL
+#endif
+
+static int open_thread(pid_t tid)
+{
+	int fd = (int)syscall(SYS_pidfd_open, tid, PIDFD_THREAD);
+
+	if (fd < 0 && errno == EINVAL)
+		fd = (int)syscall(SYS_pidfd_open, tid, 0);
+	return fd < 0 ? -errno : fd;
+}
+
+int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_info)
+{
+	cleanup_fd int pidfd = open_thread(tid);
+	int r;
+
+	if (pidfd < 0)
+		return pidfd == -EINVAL ? -ESRCH : pidfd;
+	r = proc_read(tid, ret_info);
+	if (r < 0)
+		return r;
+	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno != EPERM)
+		return -ESRCH;
+	if (ret_info->uid[3] != uid || ret_info->gid[3] != gid)
+		return -ESRCH;
+	if (uid != 0 && ret_info->cap_prm != 0)
+		return -EPERM;
+	r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	return r < 0 ? -errno : r;
+}

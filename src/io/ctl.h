@@ -1,0 +1,57 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * ctl.h - the control socket: libkshared's requests; wire/ctl.h says what they are.
+ *
+ * One thread, on an sd-event loop. A client that does not read its answers, sends what is no request, or
+ * has more than its share of connections is disconnected; none of that disturbs another.
+ */
+#ifndef KSHARED_IO_CTL_H
+#define KSHARED_IO_CTL_H
+
+#include <core/tree.h>
+#include <stddef.h>
+#include <systemd/sd-event.h>
+#include <wire/ctl.h>
+
+struct ctl;
+
+/**
+ * struct ctl_conf - for ctl_new().
+ * @listen_fd: listening, non-blocking, borrowed; -1: connections come by ctl_handle() only
+ * @status: fills what core does not know
+ * @shutdown: unmount and end; 0 or -errno
+ */
+struct ctl_conf {
+	int listen_fd;
+	struct tree *tree;
+	sd_event *event;
+	void (*status)(void *ctx, struct ctl_status *ret);
+	int (*shutdown)(void *ctx, uint32_t flags);
+	void *ctx;
+};
+
+/** struct ctl_answer - what a request came to. @fd: sent along, owned; -1 none */
+struct ctl_answer {
+	int result;
+	uint32_t count;
+	uint32_t body_len;
+	int fd;
+	_Alignas(8) unsigned char body[CTL_BODY_MAX];
+};
+
+/** ctl_new() - accept connections. Return: 0; -errno. */
+int ctl_new(struct ctl **ret, const struct ctl_conf *conf);
+
+/** ctl_free() - disconnect everybody. */
+void ctl_free(struct ctl *c);
+
+/**
+ * ctl_handle() - carry out one message.
+ * @bytes: @len bytes, any content
+ * @fd: the descriptor that came along or -1; taken
+ * @answer: filled; its fd is the caller's
+ */
+void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_t len, int fd,
+		struct ctl_answer *answer);
+
+#endif

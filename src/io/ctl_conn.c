@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * ctl_conn.c - connections: who the peer is, one packet in, one packet out.
+ *
+ * Who the peer is comes from SO_PEERCRED and SO_PEERGROUPS. A connection may be inherited by another process, or its
+ * process may become another user; so the kernel's credentials on each packet must stay those of the first, and
+ * if not, the request is refused with -ESTALE and the library connects anew.
+ */
+#include <base/cleanup.h>
+#include <base/proc.h>
+#include <errno.h>
+#include <io/ctl_conn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+#include <utlist.h>
+
+#define CAP_DAC_OVERRIDE_BIT (1ULL << 1)
+#define CAP_FOWNER_BIT (1ULL << 3)
+
+struct ctl_conn {
+	struct ctl *ctl;
+	int fd;
+	sd_event_source *source;
+	struct cred cred;
+	gid_t *groups;
+	struct ucred first; /* on its first packet; pid -1: none yet */
+	struct ctl_conn *prev, *next;
+};
+
+static void drop(struct ctl_conn *c)
+{
+	DL_DELETE(c->ctl->conns, c);
+	c->ctl->nr_conns--;
+	sd_event_source_unref(c->source);
+	close(c->fd);
+	free(c->groups);
+	free(c);
+}
+
+static int identify(struct ctl_conn *c)
+{
+	struct ucred peer;
+	struct proc_info info;
+	socklen_t len = sizeof(peer);
+
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+		return -errno;
+	c->cred.uid = peer.uid;
+	c->cred.gid = peer.gid;
+	c->cred.tid = peer.pid;
+	len = 0;
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE && len > 0) {
+		c->groups = malloc(len);
+		if (!c->groups)
+			return -ENOMEM;
+		if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &len) < 0)
+			return -errno;
+		c->cred.groups = c->groups;
+		c->cred.nr_groups = len / sizeof(gid_t);
+	}
+	/* Root that has given up its capabilities is an ordinary user here as elsewhere. */
+	if (peer.uid == 0 && peer.pid > 0 && proc_read(peer.pid, &info) == 0 && info.uid[1] == 0)
+		c->cred.override = (info.cap_eff & CAP_DAC_OVERRIDE_BIT) && (info.cap_eff & CAP_FOWNER_BIT);
+	return 0;
+}
+
+/* Take descriptors and credentials out of a packet. Return: 0; -EINVAL more than one descriptor, or cut. */
+static int unpack(struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
+{
+	int r = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
+
+	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
+		if (h->cmsg_level != SOL_SOCKET)
+			continue;
+		if (h->cmsg_type == SCM_CREDENTIALS) {
+			memcpy(ret_cred, CMSG_DATA(h), sizeof(*ret_cred));
+		} else if (h->cmsg_type == SCM_RIGHTS) {
+			size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+
+			for (size_t i = 0; i < n; i++) {
+				int fd;
+
+				memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
+				if (*ret_fd < 0 && n == 1) {
+					*ret_fd = fd;
+				} else {
+					close(fd);
+					r = -EINVAL;
+				}
+			}
+		}
+	}
+	return r;
+}
+
+static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
+{
+	struct ctl_reply head = {
+		.magic = CTL_MAGIC,
+		.result = a->result,
+		.seq = seq,
+		.body_len = a->body_len,
+		.count = a->count,
+	};
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int))];
+	} control = { 0 };
+	struct iovec iov[2] = {
+		{ .iov_base = &head, .iov_len = sizeof(head) },
+		{ .iov_base = a->body, .iov_len = a->body_len },
+	};
+	struct msghdr m = { .msg_iov = iov, .msg_iovlen = 2 };
+
+	if (a->fd >= 0) {
+		m.msg_control = &control;
+		m.msg_controllen = sizeof(control);
+		control.h = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+			.cmsg_len = CMSG_LEN(sizeof(int)),
+		};
+		memcpy(CMSG_DATA(&control.h), &a->fd, sizeof(int));
+	}
+	return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
+}
+
+static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
+{
+	struct ctl_conn *c = ctx;
+	struct ctl_answer *a = c->ctl->answer;
+	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * 4)];
+	} control;
+	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	struct ucred now = { .pid = -1 };
+	uint64_t seq = 0;
+	int fd = -1, r;
+	ssize_t n;
+
+	n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+		return 0;
+	if (n <= 0) {
+		drop(c);
+		return 0;
+	}
+	r = unpack(&m, &fd, &now);
+	if (c->first.pid == -1)
+		c->first = now;
+	if ((size_t)n >= offsetof(struct ctl_request, size))
+		memcpy(&seq, bytes + offsetof(struct ctl_request, seq), sizeof(seq));
+	if (r == 0 && (now.pid == -1 || memcmp(&now, &c->first, sizeof(now)) != 0))
+		r = -ESTALE;
+	if (r < 0) {
+		if (fd >= 0)
+			c->ctl->conf.tree->close_fd(c->ctl->conf.tree, fd);
+		a->result = r;
+		a->count = a->body_len = 0;
+		a->fd = -1;
+	} else {
+		ctl_handle(c->ctl, &c->cred, bytes, (size_t)n, fd, a);
+	}
+	r = reply(c, seq, a);
+	if (a->fd >= 0)
+		c->ctl->conf.tree->close_fd(c->ctl->conf.tree, a->fd);
+	if (r < 0)
+		drop(c);
+	return 0;
+}
+
+static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
+{
+	struct ctl_conn *c;
+	unsigned int n = 0;
+
+	DL_FOREACH (ctl->conns, c)
+		n += c->cred.uid == uid;
+	return n;
+}
+
+static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
+{
+	struct ctl *ctl = ctx;
+	cleanup_fd int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	struct ctl_conn *c;
+	int on = 1;
+
+	if (fd < 0 || ctl->nr_conns >= CTL_CONNS_MAX)
+		return 0;
+	c = calloc(1, sizeof(*c));
+	if (!c)
+		return 0;
+	c->ctl = ctl;
+	c->fd = fd;
+	c->first.pid = -1;
+	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
+	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
+	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
+		free(c->groups);
+		free(c);
+		return 0;
+	}
+	take_fd(&fd);
+	DL_APPEND(ctl->conns, c);
+	ctl->nr_conns++;
+	return 0;
+}
+
+int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
+{
+	struct ctl *ctl = calloc(1, sizeof(*ctl));
+	int r = 0;
+
+	if (!ctl)
+		return -ENOMEM;
+	ctl->conf = *conf;
+	ctl->answer = malloc(sizeof(*ctl->answer));
+	if (!ctl->answer)
+		r = -ENOMEM;
+	else if (conf->listen_fd >= 0)
+		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect, ctl);
+	if (r < 0) {
+		ctl_free(ctl);
+		return r;
+	}
+	*ret = ctl;
+	return 0;
+}
+
+void ctl_free(struct ctl *ctl)
+{
+	struct ctl_conn *c, *tmp;
+
+	if (!ctl)
+		return;
+	DL_FOREACH_SAFE (ctl->conns, c, tmp)
+		drop(c);
+	sd_event_source_unref(ctl->source);
+	free(ctl->answer);
+	free(ctl);
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * fuse_dir.c - names, attributes, listings.
+ *
+ * How long the kernel may remember an answer: names for a day where it can be told that they changed (7.44), else not
+ * at all; attributes for a day, since every change passes here or is told, except of what can change behind our
+ * back, which is not remembered.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <io/fuse_internal.h>
+#include <linux/fs.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DAY 86400
+
+struct facts {
+	struct fuse_attr attr;
+	int64_t btime_ns;
+	bool changing;
+};
+
+static void split(int64_t ns, uint64_t *sec, uint32_t *nsec)
+{
+	*sec = (uint64_t)(ns / 1000000000);
+	*nsec = (uint32_t)(ns % 1000000000);
+}
+
+static void look_at(struct entry *e, struct facts *ret)
+{
+	struct description d;
+	struct fuse_attr *a = &ret->attr;
+
+	entry_describe(e, &d);
+	*a = (struct fuse_attr){
+		.ino = e->id,
+		.size = d.size_bytes,
+		.blocks = d.allocated_bytes / 512,
+		.mode = e->mode,
+		.nlink = entry_is_dir(e) ? 2 + e->nr_dirs : !e->orphan,
+		.uid = e->uid,
+		.gid = e->gid,
+		.blksize = 4096,
+	};
+	split(d.mtime_ns ? d.mtime_ns : e->mtime_ns, &a->mtime, &a->mtimensec);
+	a->atime = a->mtime;
+	a->atimensec = a->mtimensec;
+	split(e->ctime_ns, &a->ctime, &a->ctimensec);
+	ret->btime_ns = e->btime_ns;
+	ret->changing = d.changing;
+}
+
+void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret)
+{
+	struct facts facts;
+
+	look_at(e, &facts);
+	*ret = (struct fuse_entry_out){
+		.nodeid = e->id,
+		.entry_valid = f->minor >= 44 ? DAY : 0,
+		.attr_valid = facts.changing ? 0 : DAY,
+		.attr = facts.attr,
+	};
+}
+
+static void finish_entry(struct fuse_request *q, struct entry *e)
+{
+	struct fuse_entry_out out;
+
+	fuse_fill_entry(q->f, e, &out);
+	fuse_finish_bytes(q, &out, sizeof(out));
+}
+
+static void finish_attr(struct fuse_request *q)
+{
+	struct facts facts;
+	struct fuse_attr_out out;
+
+	look_at(q->e, &facts);
+	out = (struct fuse_attr_out){ .attr_valid = facts.changing ? 0 : DAY, .attr = facts.attr };
+	fuse_finish_bytes(q, &out, sizeof(out));
+}
+
+void fuse_do_lookup(struct fuse_request *q)
+{
+	struct entry *e = entry_is_dir(q->e) ? tree_lookup(q->e, q->name, strlen(q->name)) : NULL;
+
+	if (e)
+		finish_entry(q, e);
+	else
+		fuse_finish(q, entry_is_dir(q->e) ? -ENOENT : -ENOTDIR);
+}
+
+void fuse_do_getattr(struct fuse_request *q)
+{
+	finish_attr(q);
+}
+
+void fuse_do_statx(struct fuse_request *q)
+{
+	struct fuse_statx_out out = { 0 };
+	struct fuse_attr *a;
+	struct facts facts;
+
+	look_at(q->e, &facts);
+	a = &facts.attr;
+	out.attr_valid = facts.changing ? 0 : DAY;
+	out.stat = (struct fuse_statx){
+		.mask = STATX_BASIC_STATS | STATX_BTIME,
+		.blksize = a->blksize,
+		.nlink = a->nlink,
+		.uid = a->uid,
+		.gid = a->gid,
+		.mode = (uint16_t)a->mode,
+		.ino = a->ino,
+		.size = a->size,
+		.blocks = a->blocks,
+		.atime = { .tv_sec = (int64_t)a->atime, .tv_nsec = a->atimensec },
+		.mtime = { .tv_sec = (int64_t)a->mtime, .tv_nsec = a->mtimensec },
+		.ctime = { .tv_sec = (int64_t)a->ctime, .tv_nsec = a->ctimensec },
+		.btime = { .tv_sec = facts.btime_ns / 1000000000, .tv_nsec = (uint32_t)(facts.btime_ns % 1000000000) },
+	};
+	fuse_finish_bytes(q, &out, sizeof(out));
+}
+
+void fuse_do_setattr(struct fuse_request *q)
+{
+	const struct fuse_setattr_in *in = q->in;
+	struct attr_change c = { .mode = in->mode, .uid = in->uid, .gid = in->gid };
+	int r = 0;
+
+	if (in->valid & FATTR_SIZE) {
+		if (entry_is_dir(q->e))
+			r = -EISDIR;
+		else if (!q->e->kind->resize)
+			r = -EINVAL;
+		else {
+			q->rq.size = in->size;
+			q->rq.flags = (in->valid & FATTR_FH) != 0;
+			r = q->e->kind->resize(q->e, &q->rq);
+		}
+	}
+	if (in->valid & FATTR_MODE)
+		c.mask |= ATTR_MODE;
+	if (in->valid & FATTR_UID)
+		c.mask |= ATTR_UID;
+	if (in->valid & FATTR_GID)
+		c.mask |= ATTR_GID;
+	if (in->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) {
+		c.mask |= ATTR_MTIME;
+		c.mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now()
+							   : (int64_t)in->mtime * 1000000000 + in->mtimensec;
+	}
+	if (r == 0 && c.mask)
+		r = tree_setattr(q->e, &c, &q->rq);
+	if (r < 0)
+		fuse_finish(q, r);
+	else
+		finish_attr(q);
+}
+
+static void create(struct fuse_request *q, uint32_t mode)
+{
+	struct entry *e = NULL;
+	int r;
+
+	q->rq.mode = mode;
+	r = tree_create(q->e, q->name, strlen(q->name), &q->rq, &e);
+	if (r < 0)
+		fuse_finish(q, r);
+	else
+		finish_entry(q, e);
+}
+
+void fuse_do_mknod(struct fuse_request *q)
+{
+	const struct fuse_mknod_in *in = q->in;
+
+	if ((in->mode & S_IFMT) != S_IFREG && (in->mode & S_IFMT) != 0)
+		fuse_finish(q, -EPERM);
+	else
+		create(q, (in->mode & 07777) | S_IFREG);
+}
+
+void fuse_do_mkdir(struct fuse_request *q)
+{
+	const struct fuse_mkdir_in *in = q->in;
+
+	create(q, (in->mode & 07777) | S_IFDIR);
+}
+
+void fuse_do_unlink(struct fuse_request *q)
+{
+	fuse_finish(q, tree_remove(q->e, q->name, strlen(q->name), 0, &q->rq));
+}
+
+void fuse_do_rmdir(struct fuse_request *q)
+{
+	fuse_finish(q, tree_remove(q->e, q->name, strlen(q->name), 1, &q->rq));
+}
+
+static void do_rename(struct fuse_request *q, uint64_t newdir, uint32_t flags)
+{
+	struct entry *to = tree_by_id(q->f->tree, newdir);
+
+	if (!to || !entry_is_dir(to))
+		fuse_finish(q, -ESTALE);
+	else
+		fuse_finish(q, tree_rename(q->e, q->name, strlen(q->name), to, q->name2, strlen(q->name2), flags,
+					   &q->rq));
+}
+
+void fuse_do_rename(struct fuse_request *q)
+{
+	const struct fuse_rename_in *in = q->in;
+
+	do_rename(q, in->newdir, 0);
+}
+
+void fuse_do_rename2(struct fuse_request *q)
+{
+	const struct fuse_rename2_in *in = q->in;
+
+	do_rename(q, in->newdir, in->flags);
+}
+
+void fuse_do_opendir(struct fuse_request *q)
+{
+	struct fuse_open_out out = { 0 };
+
+	if (entry_is_dir(q->e))
+		fuse_finish_bytes(q, &out, sizeof(out));
+	else
+		fuse_finish(q, -ENOTDIR);
+}
+
+/* Append one entry to the listing. Return: false if it does not fit. */
+static bool add(struct fuse_request *q, size_t *len, size_t size, struct entry *e, const char *name, size_t name_len,
+		uint64_t off, bool plus)
+{
+	size_t head = plus ? sizeof(struct fuse_entry_out) : 0;
+	size_t need = FUSE_REC_ALIGN(head + FUSE_NAME_OFFSET + name_len);
+	unsigned char *at = q->f->out + *len;
+	struct fuse_dirent *d = (struct fuse_dirent *)(at + head);
+
+	if (*len + need > size)
+		return false;
+	memset(at, 0, need);
+	if (plus && off > 2)
+		fuse_fill_entry(q->f, e, (struct fuse_entry_out *)at);
+	d->ino = e->id;
+	d->off = off;
+	d->namelen = (uint32_t)name_len;
+	d->type = (e->mode & S_IFMT) >> 12;
+	memcpy(d->name, name, name_len);
+	*len += need;
+	return true;
+}
+
+static void list(struct fuse_request *q, bool plus)
+{
+	const struct fuse_read_in *in = q->in;
+	size_t size = in->size < FUSE_MAX_WRITE ? in->size : FUSE_MAX_WRITE, len = 0;
+	struct entry *dir = q->e, *up = dir->parent ? dir->parent : dir, *e;
+
+	if (!entry_is_dir(dir)) {
+		fuse_finish(q, -ENOTDIR);
+		return;
+	}
+	if ((in->offset > 0 || add(q, &len, size, dir, ".", 1, 1, plus)) &&
+	    (in->offset > 1 || add(q, &len, size, up, "..", 2, 2, plus))) {
+		for (e = tree_next(dir, in->offset); e; e = tree_next(dir, e->pos))
+			if (!add(q, &len, size, e, e->name, e->name_len, e->pos, plus))
+				break;
+	}
+	fuse_finish_bytes(q, q->f->out, len);
+}
+
+void fuse_do_readdir(struct fuse_request *q)
+{
+	list(q, false);
+}
+
+void fuse_do_readdirplus(struct fuse_request *q)
+{
+	list(q, true);
+}
+
+void fuse_do_statfs(struct fuse_request *q)
+{
+	const struct tree *t = q->f->tree;
+	struct fuse_statfs_out out = { .st = { .bsize = 4096, .frsize = 4096, .namelen = ENTRY_NAME_MAX } };
+	struct fuse_kstatfs *st = &out.st;
+	uint64_t used = t->bytes / 4096;
+
+	st->blocks = t->limits.max_bytes / 4096;
+	st->bfree = st->bavail = st->blocks > used ? st->blocks - used : 0;
+	st->files = t->limits.max_entries;
+	st->ffree = st->files > t->entries ? st->files - t->entries : 0;
+	fuse_finish_bytes(q, &out, sizeof(out));
+}
+
+static const char *const xattrs[] = {
+	"kind", "what", "access", "opens", "posted", "poster.uid", "poster.pid", "poster.comm", "seals",
+};
+
+static int seal_names(uint32_t seals, char *ret, size_t size)
+{
+	static const char *const names[] = { "seal", "shrink", "grow", "write", "future-write" };
+	size_t len = 0;
+
+	ret[0] = 0;
+	for (unsigned int i = 0; i < 5; i++)
+		if (seals & (1u << i))
+			len += (size_t)snprintf(ret + len, size - len, "%s%s", len ? "," : "", names[i]);
+	return (int)len;
+}
+
+int fuse_get_xattr(struct fuse *f, struct entry *e, const char *name, char *ret, size_t size)
+{
+	static const char *const access[] = { "read", "write", "read-write" };
+	struct description d;
+
+	if (strncmp(name, "user.kshared.", 13) != 0)
+		return -ENODATA;
+	name += 13;
+	if (!e->parent && !e->orphan && strcmp(name, "socket") == 0)
+		return snprintf(ret, size, "%s", f->conf.socket);
+	if (!e->kind)
+		return -ENODATA;
+	if (strcmp(name, "kind") == 0)
+		return snprintf(ret, size, "%s", e->kind->name);
+	if (entry_is_dir(e))
+		return -ENODATA;
+	entry_describe(e, &d);
+	if (strcmp(name, "what") == 0)
+		return snprintf(ret, size, "%s", d.what);
+	if (strcmp(name, "opens") == 0)
+		return snprintf(ret, size, "%" PRIu64, entry_opens(e));
+	if (strcmp(name, "seals") == 0 && strcmp(d.what, "memfd") == 0)
+		return seal_names(d.seals, ret, size);
+	if (strcmp(name, "access") == 0 && strcmp(d.what, "unposted") != 0)
+		return snprintf(ret, size, "%s", access[d.access < 3 ? d.access : 2]);
+	if (!d.posted_ns)
+		return -ENODATA;
+	if (strcmp(name, "posted") == 0)
+		return snprintf(ret, size, "%" PRId64 ".%09" PRId64, d.posted_ns / 1000000000, d.posted_ns % 1000000000);
+	if (strcmp(name, "poster.uid") == 0)
+		return snprintf(ret, size, "%" PRIu32, d.poster_uid);
+	if (strcmp(name, "poster.pid") == 0)
+		return snprintf(ret, size, "%" PRIu32, d.poster_pid);
+	if (strcmp(name, "poster.comm") == 0)
+		return snprintf(ret, size, "%.*s", (int)sizeof(d.poster_comm), d.poster_comm);
+	return -ENODATA;
+}
+
+static void finish_xattr(struct fuse_request *q, uint32_t asked, const char *bytes, size_t len)
+{
+	struct fuse_getxattr_out out = { .size = (uint32_t)len };
+
+	if (asked == 0)
+		fuse_finish_bytes(q, &out, sizeof(out));
+	else if (len > asked)
+		fuse_finish(q, -ERANGE);
+	else
+		fuse_finish_bytes(q, bytes, len);
+}
+
+void fuse_do_getxattr(struct fuse_request *q)
+{
+	const struct fuse_getxattr_in *in = q->in;
+	char value[4096];
+	int n = fuse_get_xattr(q->f, q->e, q->name, value, sizeof(value));
+
+	if (n < 0)
+		fuse_finish(q, n);
+	else
+		finish_xattr(q, in->size, value, (size_t)n);
+}
+
+void fuse_do_listxattr(struct fuse_request *q)
+{
+	const struct fuse_getxattr_in *in = q->in;
+	char names[1024], value[4096];
+	size_t len = 0;
+
+	for (size_t i = 0; i < sizeof(xattrs) / sizeof(xattrs[0]); i++) {
+		char name[64];
+		int n = snprintf(name, sizeof(name), "user.kshared.%s", xattrs[i]);
+
+		if (fuse_get_xattr(q->f, q->e, name, value, sizeof(value)) < 0)
+			continue;
+		memcpy(names + len, name, (size_t)n + 1);
+		len += (size_t)n + 1;
+	}
+	if (!q->e->parent && !q->e->orphan) {
+		memcpy(names + len, "user.kshared.socket", 20);
+		len += 20;
+	}
+	finish_xattr(q, in->size, names, len);
+}

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * kinds.h - the one table of the kinds of entries.
+ */
+#ifndef KSHARED_KIND_KINDS_H
+#define KSHARED_KIND_KINDS_H
+
+#include <core/kind.h>
+
+/** kinds - every kind, NULL-terminated; a folder has a directory for each. */
+extern const struct kind *const kinds[];
+
+extern const struct kind kind_mem;
+extern const struct kind kind_srv;
+
+#endif

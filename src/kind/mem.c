@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * mem.c - memory objects: each is a memfd with a name, an owner, a limit and seals.
+ *
+ * The memfd carries the entry's owner and mode, so that whoever gets a read-only descriptor cannot open it again
+ * for writing through /proc. Where the kernel can, it serves opened objects from the memfd itself, so
+ * the mount and the library see one memory. A size is charged when it passes here; a write past the end of an
+ * opened object does not pass here and is charged when next looked at, and an object that has outgrown
+ * its owner's limit so is sealed against growing.
+ */
+#include <base/cleanup.h>
+#include <core/tree.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <kind/kinds.h>
+#include <linux/memfd.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <wire/ctl.h>
+#include <engine/relay/relay.h>
+#include <stdlib.h>
+
+#ifndef MFD_NOEXEC_SEAL
+#define MFD_NOEXEC_SEAL 0x0008U
+#endif
+#ifndef F_SEAL_EXEC
+#define F_SEAL_EXEC 0x0020
+#endif
+
+#define FIXED (F_SEAL_SHRINK | F_SEAL_GROW)
+#define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
+
+/* @shared: a writable descriptor was given out, which may change the size behind our back */
+struct mem_priv {
+	uint32_t flags;
+	uint32_t shared;
+};
+
+static int own(struct entry *e, int fd)
+{
+	if (fchmod(fd, e->mode & 0666) < 0 || fchown(fd, e->uid, e->gid) < 0)
+		return e->tree->uid == 0 ? -errno : 0;
+	return 0;
+}
+
+static int new_memfd(const struct entry *e, unsigned int flags)
+{
+	unsigned int mfd = MFD_CLOEXEC | MFD_ALLOW_SEALING;
+	char name[ENTRY_NAME_MAX + 1];
+	int fd;
+
+	/* A memfd's name is cut: it is for people who read /proc/PID/maps. */
+	snprintf(name, sizeof(name), "kshared:%.200s", e->name);
+	if (flags & CTL_MEM_HUGE_2MB)
+		mfd |= MFD_HUGETLB | MFD_HUGE_2MB;
+	if (flags & CTL_MEM_HUGE_1GB)
+		mfd |= MFD_HUGETLB | MFD_HUGE_1GB;
+	fd = memfd_create(name, mfd | MFD_NOEXEC_SEAL);
+	if (fd < 0 && errno == EINVAL)
+		fd = memfd_create(name, mfd);
+	return fd < 0 ? -errno : fd;
+}
+
+static int mem_create(struct entry *e, struct request *rq)
+{
+	struct mem_priv *p = e->priv;
+	cleanup_fd int fd = -1;
+	int r;
+
+	if (rq->fd >= 0 || (rq->flags & ~(CTL_MEM_RESIZABLE | CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB)) ||
+	    ((rq->flags & CTL_MEM_HUGE_2MB) && (rq->flags & CTL_MEM_HUGE_1GB)) || rq->size > INT64_MAX)
+		return -EINVAL;
+	if (((rq->flags & CTL_MEM_HUGE_2MB) && rq->size % (2u << 20)) ||
+	    ((rq->flags & CTL_MEM_HUGE_1GB) && rq->size % (1u << 30)))
+		return -EINVAL;
+	p->flags = rq->flags;
+	p->shared = 0;
+	r = entry_recharge(e, rq->size, false);
+	if (r < 0)
+		return r;
+	fd = new_memfd(e, rq->flags);
+	if (fd < 0)
+		return fd;
+	r = own(e, fd);
+	if (r < 0)
+		return r;
+	if (ftruncate(fd, (off_t)rq->size) < 0)
+		return -errno;
+	if (rq->size && !(rq->flags & CTL_MEM_RESIZABLE) && fcntl(fd, F_ADD_SEALS, FIXED) < 0)
+		return -errno;
+	rq->fd = take_fd(&fd);
+	return 0;
+}
+
+static unsigned int seals_of(int fd)
+{
+	int seals = fcntl(fd, F_GET_SEALS);
+
+	return seals < 0 ? 0 : (unsigned int)seals & SEALS;
+}
+
+/* Charge what the object has become. */
+static void settle(struct entry *e, int fd, uint64_t size)
+{
+	const struct limits *l = &e->tree->limits;
+	uint64_t entries, bytes;
+
+	if (size == e->charged_bytes)
+		return;
+	entry_recharge(e, size, true);
+	quota_get(e->tree, e->uid, &entries, &bytes);
+	if ((l->max_bytes && e->tree->bytes > l->max_bytes) ||
+	    (l->max_bytes_uid && e->uid != e->tree->uid && bytes > l->max_bytes_uid))
+		fcntl(fd, F_ADD_SEALS, F_SEAL_GROW);
+}
+
+static void mem_describe(struct entry *e, struct description *ret)
+{
+	struct mem_priv *p = e->priv;
+	int fd = entry_fd(e);
+	struct stat st;
+
+	memcpy(ret->what, "memfd", 6);
+	ret->access = O_RDWR;
+	if (fd < 0 || fstat(fd, &st) < 0)
+		return;
+	settle(e, fd, (uint64_t)st.st_size);
+	ret->size_bytes = (uint64_t)st.st_size;
+	ret->allocated_bytes = (uint64_t)st.st_blocks * 512;
+	ret->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
+	ret->seals = seals_of(fd);
+	ret->changing = p->shared && (ret->seals & FIXED) != FIXED;
+}
+
+static int mem_open(struct entry *e, struct request *rq)
+{
+	struct mem_priv *p = e->priv;
+	int fd = entry_fd(e);
+	int id;
+
+	if (fd < 0)
+		return fd;
+	if ((access_wanted(rq->oflags) & 2) && (seals_of(fd) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+		return -EPERM;
+	if (p->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB))
+		return -EOPNOTSUPP;
+	rq->how = OPEN_CACHED;
+	if (e->tree->passthrough) {
+		id = e->tree->store->ops->backing(e->tree->store, e->id);
+		if (id > 0) {
+			rq->how = OPEN_PASSTHROUGH;
+			rq->backing = id;
+		}
+	}
+	return 0;
+}
+
+static int mem_read(struct entry *e, struct request *rq)
+{
+	int fd = entry_fd(e);
+	ssize_t n;
+
+	if (fd < 0)
+		return fd;
+	n = pread(fd, rq->out.iov_base, rq->len < rq->out.iov_len ? rq->len : rq->out.iov_len, (off_t)rq->offset);
+	if (n < 0)
+		return -errno;
+	rq->out.iov_len = (size_t)n;
+	return (int)n;
+}
+
+static int mem_write(struct entry *e, struct request *rq)
+{
+	int fd = entry_fd(e);
+	struct stat st;
+	ssize_t n;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	if (rq->offset + rq->len > (uint64_t)st.st_size) {
+		r = entry_recharge(e, rq->offset + rq->len, false);
+		if (r < 0)
+			return r;
+	}
+	n = pwrite(fd, rq->data, rq->len, (off_t)rq->offset);
+	return n < 0 ? -errno : (int)n;
+}
+
+static void mem_close(struct entry *e, struct request *rq)
+{
+	struct description d;
+
+	if (access_wanted(rq->oflags) & 2)
+		entry_describe(e, &d);
+}
+
+static int mem_resize(struct entry *e, struct request *rq)
+{
+	int fd = entry_fd(e);
+	uint64_t before = e->charged_bytes;
+	int r;
+
+	if (fd < 0)
+		return fd;
+	if (rq->size > INT64_MAX)
+		return -EFBIG;
+	if (rq->size > before) {
+		r = entry_recharge(e, rq->size, false);
+		if (r < 0)
+			return r;
+	}
+	if (ftruncate(fd, (off_t)rq->size) < 0) {
+		r = -errno;
+		entry_recharge(e, before, true);
+		return r;
+	}
+	entry_recharge(e, rq->size, true);
+	entry_save(e, NULL, -1);
+	return 0;
+}
+
+struct falloc {
+	struct relay_call call;
+	struct request *rq;
+	struct entry *e;
+};
+
+static void fallocated(struct relay_call *c, int result)
+{
+	struct falloc *f = (struct falloc *)c;
+	struct request *rq = f->rq;
+	struct description d;
+
+	entry_describe(f->e, &d);
+	entry_unpin(f->e);
+	free(f);
+	request_done(rq, result);
+}
+
+static int mem_fallocate(struct entry *e, struct request *rq)
+{
+	uint64_t end = rq->offset + rq->size;
+	struct falloc *f;
+	int fd, r;
+
+	if (end < rq->offset || end > INT64_MAX)
+		return -EFBIG;
+	if (!(rq->flags & FALLOC_FL_KEEP_SIZE) && end > e->charged_bytes) {
+		r = entry_recharge(e, end, false);
+		if (r < 0)
+			return r;
+	}
+	fd = entry_pin(e);
+	if (fd < 0)
+		return fd;
+	f = calloc(1, sizeof(*f));
+	if (!f) {
+		entry_unpin(e);
+		return -ENOMEM;
+	}
+	*f = (struct falloc){ .call.done = fallocated, .rq = rq, .e = e };
+	r = relay_fallocate(e->tree->relay, &f->call, fd, (int)rq->flags, rq->offset, rq->size);
+	if (r < 0) {
+		entry_unpin(e);
+		free(f);
+		return r;
+	}
+	return KIND_LATER;
+}
+
+static int mem_command(struct entry *e, struct request *rq)
+{
+	int fd = entry_fd(e);
+	off_t at;
+
+	if (fd < 0)
+		return fd;
+	switch (rq->cmd) {
+	case COMMAND_FALLOCATE:
+		return mem_fallocate(e, rq);
+	case COMMAND_FSYNC:
+		return 0;
+	case COMMAND_LSEEK:
+		at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
+		if (at < 0)
+			return -errno;
+		rq->offset = (uint64_t)at;
+		return 0;
+	case COMMAND_SEAL:
+		if (rq->flags == 0 || (rq->flags & ~(uint32_t)SEALS))
+			return -EINVAL;
+		if (rq->resent && (seals_of(fd) & rq->flags) == rq->flags)
+			return 0;
+		if (fcntl(fd, F_ADD_SEALS, rq->flags) < 0)
+			return -errno;
+		if (e->tree->attr_changed)
+			e->tree->attr_changed(e->tree, e);
+		return 0;
+	case COMMAND_OWNER:
+		return own(e, fd);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+static int mem_share(struct entry *e, struct request *rq, unsigned int granted)
+{
+	struct mem_priv *p = e->priv;
+	unsigned int want = access_wanted(rq->oflags);
+	int fd = entry_fd(e);
+	char path[32];
+
+	if (fd < 0)
+		return fd;
+	if ((want & granted) != want)
+		return -EACCES;
+	if ((want & 2) && (seals_of(fd) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+		return -EPERM;
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	rq->out_fd = open(path, (rq->oflags & O_ACCMODE) | O_CLOEXEC);
+	if (rq->out_fd < 0)
+		return -errno;
+	if ((want & 2) && !p->shared) {
+		p->shared = 1;
+		entry_save(e, NULL, -1);
+		if (e->tree->attr_changed)
+			e->tree->attr_changed(e->tree, e);
+	}
+	return 0;
+}
+
+const struct kind kind_mem = {
+	.name = "mem",
+	.summary = "memory objects",
+	.entry_size = sizeof(struct mem_priv),
+	.dir_mode = 01777,
+	.create = mem_create,
+	.open = mem_open,
+	.read = mem_read,
+	.write = mem_write,
+	.close = mem_close,
+	.resize = mem_resize,
+	.command = mem_command,
+	.share = mem_share,
+	.describe = mem_describe,
+};

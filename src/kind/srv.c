@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * srv.c - posted file descriptors, as Plan 9's /srv and metux's srvfs have them.
+ *
+ *	created --write of a number, or with a descriptor--> posted --unlink, last user gone--> ended
+ *
+ * An entry is posted once and stays what it is. A handle opened for writing before the post is the poster's: what it writes
+ * is a descriptor's number, before and (refused) after the post. Every later handle is the posted
+ * descriptor: files by the kernel's passthrough, streams by engine/relay. The handle's word says which:
+ *
+ *	bit 63		poster's handle: bits 0-31 the uid, 32-62 the gid of who opened it
+ *	otherwise	a number of its own
+ *
+ * A poster's handle obeys only the identity that opened it. Otherwise whoever can make a privileged program print a
+ * number into his file would be given that program's descriptors.
+ */
+#include <base/cleanup.h>
+#include <core/tree.h>
+#include <engine/relay/poller.h>
+#include <engine/relay/relay.h>
+#include <engine/remote/classify.h>
+#include <engine/remote/take.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <kind/kinds.h>
+#include <limits.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <wire/ctl.h>
+#include <wire/keep.h>
+
+#define WORD_POSTER (1ULL << 63)
+#define NUMBER_MAX 20 /* bytes of a number, as in srvfs */
+
+struct srv_priv {
+	struct fd_facts facts;
+	int64_t posted_ns; /* 0: not yet */
+	uint32_t poster_uid;
+	uint32_t poster_pid;
+	char poster_comm[16];
+};
+
+_Static_assert(sizeof(struct srv_priv) <= KIND_ENTRY_MAX, "fits");
+
+static uint64_t poster_word(const struct cred *c)
+{
+	return WORD_POSTER | (uint64_t)(c->gid & 0x7fffffff) << 32 | c->uid;
+}
+
+/* Take @fd for what the entry stands for. The caller commits. */
+static int adopt(struct entry *e, int fd, const struct cred *c, pid_t pid, const char *comm)
+{
+	struct srv_priv *p = e->priv;
+	struct fd_facts facts;
+	int r;
+
+	r = classify_fd(fd, &facts);
+	if (r < 0)
+		return r;
+	if (e->tree->dev && facts.dev == e->tree->dev)
+		return -ELOOP;
+	p->facts = facts;
+	p->posted_ns = tree_now();
+	p->poster_uid = c->uid;
+	p->poster_pid = (uint32_t)pid;
+	snprintf(p->poster_comm, sizeof(p->poster_comm), "%s", comm);
+	return 0;
+}
+
+static int srv_create(struct entry *e, struct request *rq)
+{
+	struct proc_info info = { 0 };
+
+	/* Through the mount an entry is made first and posted by a write. */
+	if (rq->fd < 0)
+		return rq->cred->checked ? 0 : -EBADF;
+	if (rq->cred->tid)
+		proc_read(rq->cred->tid, &info);
+	return adopt(e, rq->fd, rq->cred, rq->cred->tid, info.comm);
+}
+
+static int srv_open(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+	unsigned int want = access_wanted(rq->oflags);
+	int id;
+
+	if (!p->posted_ns) {
+		if (!(want & 2))
+			return -ENXIO;
+		rq->how = OPEN_DIRECT;
+		rq->word = poster_word(rq->cred);
+		return 0;
+	}
+	if (want & ~access_wanted(p->facts.access))
+		return -EACCES;
+	rq->word = ++e->tree->store->shm->next_word & ~WORD_POSTER;
+	switch (p->facts.class) {
+	case FD_STREAM:
+		rq->how = OPEN_STREAM;
+		return 0;
+	case FD_BLOCK:
+		rq->how = OPEN_DIRECT;
+		return 0;
+	case FD_FILE:
+		break;
+	default:
+		return -EOPNOTSUPP;
+	}
+	rq->how = OPEN_DIRECT;
+	/* A handle without O_APPEND on an appending descriptor is served here, where each write appends. */
+	if (e->tree->passthrough && !(p->facts.append && (want & 2) && !(rq->oflags & O_APPEND))) {
+		id = e->tree->store->ops->backing(e->tree->store, e->id);
+		if (id > 0) {
+			rq->how = OPEN_PASSTHROUGH;
+			rq->backing = id;
+		}
+	}
+	return 0;
+}
+
+/* A transfer under way. */
+struct srv_io {
+	struct relay_io io;
+	struct entry *e;
+	struct request *rq;
+};
+
+static void io_done(struct relay_io *io, int result, const void *data)
+{
+	struct srv_io *s = (struct srv_io *)io;
+	struct request *rq = s->rq;
+	struct entry *e = s->e;
+
+	if (!io->write && result > 0)
+		rq->out = (struct iovec){ .iov_base = (void *)data, .iov_len = (size_t)result };
+	free(s);
+	request_done(rq, result);
+	entry_unpin(e);
+}
+
+static void io_cancel(struct request *rq)
+{
+	struct srv_io *s = rq->pending;
+
+	relay_cancel(&s->io);
+}
+
+static int start_io(struct entry *e, struct request *rq, bool write)
+{
+	struct srv_priv *p = e->priv;
+	bool file = p->facts.class == FD_FILE || p->facts.class == FD_BLOCK;
+	int fd = entry_pin(e);
+	struct srv_io *s;
+
+	if (fd < 0)
+		return fd;
+	s = calloc(1, sizeof(*s));
+	if (!s) {
+		entry_unpin(e);
+		return -ENOMEM;
+	}
+	*s = (struct srv_io){
+		.e = e,
+		.rq = rq,
+		.io = {
+			.unique = rq->id[1] | (rq->resent ? 1ULL << 63 : 0),
+			.fd = fd,
+			.offset = file ? (int64_t)rq->offset : -1,
+			.data = rq->data,
+			.len = rq->len,
+			.write = write,
+			.nonblock = !file && (rq->oflags & O_NONBLOCK),
+			.quick = !p->facts.slow,
+			.regular = file,
+			.done = io_done,
+		},
+	};
+	rq->pending = s;
+	rq->cancel = io_cancel;
+	relay_start(e->tree->relay, &s->io);
+	return KIND_LATER;
+}
+
+static int srv_read(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+
+	if (rq->word & WORD_POSTER || !p->posted_ns)
+		return -ENXIO;
+	return start_io(e, rq, false);
+}
+
+/* Digits, perhaps one newline, nothing else. Return: the number; -EINVAL; -EBADF no descriptor can have it. */
+static int parse_number(const char *text, size_t len)
+{
+	uint64_t n = 0;
+
+	if (len > 0 && text[len - 1] == '\n')
+		len--;
+	if (len == 0 || len >= NUMBER_MAX)
+		return -EINVAL;
+	for (size_t i = 0; i < len; i++) {
+		if (text[i] < '0' || text[i] > '9')
+			return -EINVAL;
+		n = n * 10 + (uint64_t)(text[i] - '0');
+	}
+	return n > INT_MAX ? -EBADF : (int)n;
+}
+
+static int post_number(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+	cleanup_fd int fd = -1;
+	struct proc_info info;
+	uint64_t entry;
+	int number, r;
+
+	if (p->posted_ns)
+		return rq->resent && done_find(e->tree, rq, &r, &entry) ? (int)rq->len : -EBUSY;
+	if (rq->offset != 0)
+		return -EINVAL;
+	number = parse_number(rq->data, rq->len);
+	if (number < 0)
+		return number;
+	if (rq->cred->tid == 0)
+		return -EOPNOTSUPP;
+	if (poster_word(rq->cred) != rq->word)
+		return -EPERM;
+	fd = take_fd_of(rq->cred->tid, rq->cred->uid, rq->cred->gid, number, &info);
+	if (fd < 0)
+		return fd;
+	r = adopt(e, fd, rq->cred, info.tgid, info.comm);
+	if (r < 0)
+		return r;
+	entry_save(e, rq, fd);
+	entry_keep_fd(e, take_fd(&fd));
+	return (int)rq->len;
+}
+
+static int srv_write(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+
+	if (rq->word & WORD_POSTER)
+		return post_number(e, rq);
+	if (!p->posted_ns)
+		return -ENXIO;
+	return start_io(e, rq, true);
+}
+
+static int srv_poll(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+	struct pollfd pfd = { .events = (short)rq->events };
+	int r;
+
+	if (rq->word & WORD_POSTER || !p->posted_ns)
+		return POLLOUT & (int)rq->events;
+	if (p->facts.class != FD_STREAM)
+		return (POLLIN | POLLOUT | POLLRDNORM | POLLWRNORM) & (int)rq->events;
+	pfd.fd = entry_fd(e);
+	if (pfd.fd < 0)
+		return pfd.fd;
+	/* Arm before looking: what becomes ready between the two is then seen by one of them. */
+	if (rq->poll_handle) {
+		r = poller_arm(e->tree->poller, rq->poll_handle, rq->word, pfd.fd, rq->events);
+		if (r < 0)
+			return r;
+	}
+	if (poll(&pfd, 1, 0) < 0)
+		return -errno;
+	return pfd.revents;
+}
+
+static void srv_close(struct entry *e, struct request *rq)
+{
+	if (!(rq->word & WORD_POSTER))
+		poller_close(e->tree->poller, rq->word);
+}
+
+static int srv_resize(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+	int fd;
+
+	/* O_TRUNC means nothing to a stream, nor to an entry that waits for its descriptor; ftruncate() is an error. */
+	if (!p->posted_ns || p->facts.class != FD_FILE)
+		return rq->flags ? -EINVAL : 0;
+	if (!(access_wanted(p->facts.access) & 2))
+		return -EACCES;
+	if (p->facts.append)
+		return -EPERM;
+	if (p->facts.slow)
+		return -EOPNOTSUPP;
+	fd = entry_fd(e);
+	if (fd < 0)
+		return fd;
+	return ftruncate(fd, (off_t)rq->size) < 0 ? -errno : 0;
+}
+
+struct srv_call {
+	struct relay_call call;
+	struct entry *e;
+	struct request *rq;
+};
+
+static void call_done(struct relay_call *c, int result)
+{
+	struct srv_call *s = (struct srv_call *)c;
+	struct request *rq = s->rq;
+	struct entry *e = s->e;
+
+	free(s);
+	request_done(rq, result);
+	entry_unpin(e);
+}
+
+static int start_call(struct entry *e, struct request *rq)
+{
+	int fd = entry_pin(e), r;
+	struct srv_call *s;
+
+	if (fd < 0)
+		return fd;
+	s = calloc(1, sizeof(*s));
+	if (!s) {
+		entry_unpin(e);
+		return -ENOMEM;
+	}
+	*s = (struct srv_call){ .call.done = call_done, .e = e, .rq = rq };
+	if (rq->cmd == COMMAND_FSYNC)
+		r = relay_fsync(e->tree->relay, &s->call, fd, rq->flags & 1);
+	else
+		r = relay_fallocate(e->tree->relay, &s->call, fd, (int)rq->flags, rq->offset, rq->size);
+	if (r < 0) {
+		free(s);
+		entry_unpin(e);
+		return r;
+	}
+	return KIND_LATER;
+}
+
+/* A new open file of what is posted, with @oflags; the posted one's offset and flags are not touched. */
+static int reopen(int fd, int oflags)
+{
+	char path[32];
+	int new_fd, flags;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	/* A FIFO or a terminal would wait for its other end; the new open file's flag is nobody else's. */
+	new_fd = open(path, oflags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+	if (new_fd < 0)
+		return -errno;
+	flags = fcntl(new_fd, F_GETFL);
+	if (!(oflags & O_NONBLOCK))
+		fcntl(new_fd, F_SETFL, flags & ~O_NONBLOCK);
+	return new_fd;
+}
+
+static int seek_data(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+	cleanup_fd int fd = entry_fd(e);
+	off_t at;
+
+	/* lseek() on the posted open file would move its offset. */
+	if (fd >= 0)
+		fd = p->facts.slow ? -EOPNOTSUPP : reopen(fd, O_RDONLY);
+	if (fd < 0)
+		return fd;
+	at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
+	if (at < 0)
+		return -errno;
+	rq->offset = (uint64_t)at;
+	return 0;
+}
+
+static int srv_command(struct entry *e, struct request *rq)
+{
+	struct srv_priv *p = e->priv;
+
+	if (rq->cmd == COMMAND_OWNER)
+		return 0;
+	if (!p->posted_ns || p->facts.class != FD_FILE)
+		return rq->cmd == COMMAND_FSYNC && !p->posted_ns ? 0 : -EINVAL;
+	switch (rq->cmd) {
+	case COMMAND_FALLOCATE:
+		if (!(access_wanted(p->facts.access) & 2))
+			return -EBADF;
+		if (p->facts.append && rq->flags)
+			return -EPERM;
+		return start_call(e, rq);
+	case COMMAND_FSYNC:
+		return start_call(e, rq);
+	case COMMAND_LSEEK:
+		return seek_data(e, rq);
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* Could the caller write the posted file by its inode's own mode, if he had any descriptor of it? */
+static bool inode_grants_write(int fd, const struct cred *c)
+{
+	struct statx st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE | STATX_UID | STATX_GID, &st) < 0)
+		return true;
+	if (c->uid == st.stx_uid)
+		return st.stx_mode & 0200;
+	if (access_in_group(c, st.stx_gid))
+		return st.stx_mode & 0020;
+	return st.stx_mode & 0002;
+}
+
+static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
+{
+	struct srv_priv *p = e->priv;
+	unsigned int want = access_wanted(rq->oflags), have = access_wanted(p->facts.access);
+	bool again = (unsigned int)rq->oflags & CTL_REOPEN;
+	int fd;
+
+	if (!p->posted_ns)
+		return -ENXIO;
+	if ((want & ~have) || (want & ~granted))
+		return -EACCES;
+	fd = entry_fd(e);
+	if (fd < 0)
+		return fd;
+	if (!again && want == have) {
+		fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+		rq->out_fd = fd;
+		return fd < 0 ? -errno : 0;
+	}
+	if (!p->facts.reopen)
+		return want == have ? -ENXIO : -EOPNOTSUPP;
+	if (p->facts.slow)
+		return -EOPNOTSUPP;
+	/* A read-only descriptor can be opened again through /proc: then it must not be one in name only. */
+	if (!(want & 2) && (have & 2) && !(granted & 2) && inode_grants_write(fd, rq->cred))
+		return -EOPNOTSUPP;
+	fd = reopen(fd, (rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0));
+	rq->out_fd = fd;
+	return fd < 0 ? fd : 0;
+}
+
+static void srv_describe(struct entry *e, struct description *ret)
+{
+	struct srv_priv *p = e->priv;
+	struct statx st;
+	int fd;
+
+	snprintf(ret->what, sizeof(ret->what), "%s", p->posted_ns ? p->facts.what : "unposted");
+	ret->changing = !p->posted_ns || p->facts.class == FD_FILE;
+	if (!p->posted_ns)
+		return;
+	ret->access = p->facts.access;
+	ret->posted_ns = p->posted_ns;
+	ret->poster_uid = p->poster_uid;
+	ret->poster_pid = p->poster_pid;
+	memcpy(ret->poster_comm, p->poster_comm, sizeof(ret->poster_comm));
+	if (p->facts.class != FD_FILE)
+		return;
+	fd = entry_fd(e);
+	if (fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS, &st) < 0)
+		return;
+	ret->size_bytes = st.stx_size;
+	ret->allocated_bytes = st.stx_blocks * 512;
+	ret->mtime_ns = (int64_t)st.stx_mtime.tv_sec * 1000000000 + st.stx_mtime.tv_nsec;
+	if (strcmp(p->facts.what, "memfd") == 0) {
+		int seals = fcntl(fd, F_GET_SEALS);
+
+		ret->seals = seals > 0 ? (uint32_t)seals & 0x1f : 0;
+	}
+}
+
+const struct kind kind_srv = {
+	.name = "srv",
+	.summary = "posted file descriptors",
+	.entry_size = sizeof(struct srv_priv),
+	.dir_mode = 01777,
+	.create = srv_create,
+	.open = srv_open,
+	.read = srv_read,
+	.write = srv_write,
+	.poll = srv_poll,
+	.close = srv_close,
+	.resize = srv_resize,
+	.command = srv_command,
+	.share = srv_share,
+	.describe = srv_describe,
+};
