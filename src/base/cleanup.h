@@ -47,11 +47,11 @@ static inline int take_fd(int *fd)
 }
 
 /* take_ptr() - give up ownership of the pointer variable @p: its value; @p is NULL afterwards. */
-#define take_ptr(p)                        \
-	({                                 \
+#define take_ptr(p)                         \
+	({                                  \
 		__typeof__(p) _taken = (p); \
-		(p) = NULL;                \
-		_taken;                    \
+		(p) = NULL;                 \
+		_taken;                     \
 	})
 
 #endif

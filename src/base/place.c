@@ -93,7 +93,7 @@ static int append(char *path, const char *name, size_t len)
 	return 0;
 }
 
-/* @ret, PATH_MAX bytes: @dir made absolute; symbolic links are followed as far as the path exists. */
+/* @ret, PATH_MAX bytes: @dir made absolute; links are followed as far as the path exists. */
 static int absolute(char *ret, const char *dir)
 {
 	char prefix[PATH_MAX];

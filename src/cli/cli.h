@@ -2,9 +2,10 @@
 /*
  * cli.h - what the subcommands of kshared(1) have in common.
  *
- * A subcommand is one file and one line of the table in main.c. It gets its own argv (argv[0] is its name), with getopt reset, and
- * returns the exit status: CLI_OK, CLI_FAILED after a sentence on stderr, CLI_USAGE after another. Everything is
- * checked before anything is changed. A sentence reads `kshared: THING: REASON; NEXT STEP`.
+ * A subcommand is one file and one line of the table in main.c. It gets its own argv (argv[0]
+ * is its name), with getopt reset, and returns the exit status: CLI_OK, CLI_FAILED after a
+ * sentence on stderr, CLI_USAGE after another. Everything is checked before anything is
+ * changed. A sentence reads `kshared: THING: REASON; NEXT STEP`.
  */
 #ifndef KSHARED_CLI_CLI_H
 #define KSHARED_CLI_CLI_H
@@ -74,13 +75,13 @@ void cli_escape(char *ret, size_t size, const char *text);
 void cli_say(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 int cli_refuse(const char *thing, int err, const struct hint *hints);
 int cli_usage(const char *command, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-int cli_bad_option(const char *command, char **argv);
+int cli_bad_option(const char *command, int c, char **argv);
 int cli_finish(int status);
 
 /* parse.c: words from the command line */
 int cli_parse_uint(const char *text, uint64_t max, uint64_t *ret);
 int cli_parse_size(const char *text, uint64_t *ret);
-int cli_parse_mode(const char *text, unsigned int *ret);
+int cli_parse_mode(const char *text, unsigned int max, unsigned int *ret);
 
 /* help.c */
 void cli_print_help(const struct command *command);
@@ -96,7 +97,7 @@ int cli_find_daemon(char *ret, size_t size);
 /* dial.c and relay.c, for srv.c */
 int cli_dial_unix(const char *path);
 int cli_dial_tcp(const char *address);
-int cli_relay(int fd, bool readable, bool writable, int linger_ms);
+int cli_relay(int fd, int linger_ms);
 
 static inline void cli_disconnect_p(struct kshared **k)
 {

@@ -100,8 +100,8 @@ int cli_dial_tcp(const char *address)
 		return -1;
 	}
 	for (struct addrinfo *a = found; a; a = a->ai_next) {
-		cleanup_fd int fd = socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC,
-					   a->ai_protocol);
+		cleanup_fd int fd =
+			socket(a->ai_family, a->ai_socktype | SOCK_CLOEXEC, a->ai_protocol);
 
 		if (fd >= 0 && connect(fd, a->ai_addr, a->ai_addrlen) == 0) {
 			freeaddrinfo(found);

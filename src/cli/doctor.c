@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * doctor.c - `kshared doctor [--json]`: what this kernel and this user have, what it is used for, what more would give.
+ * doctor.c - `kshared doctor [--json]`: what this kernel and this user have, what it is used
+ * for, what more would give.
  *
- * Each line of the table is one thing and the function that tries it; nothing is guessed from a version. What only the
- * daemon can learn (what it agreed on with the kernel's FUSE) is asked of the daemon if the folder is up.
- * A probe leaves nothing behind. Probes that need a number of a new system call bring it themselves, since the
- * machine that builds may be older than the one that runs.
+ * Each line of the table is one thing and the function that tries it; nothing is guessed from a
+ * version. What only the daemon can learn (what it agreed on with the kernel's FUSE) is asked
+ * of the daemon if the folder is up. A probe leaves nothing behind. Probes that need a number
+ * of a new system call bring it themselves, since the machine that builds may be older than the
+ * one that runs.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -67,7 +69,7 @@ struct probe {
 };
 
 __attribute__((format(printf, 3, 4))) static void found(struct finding *f, enum state state,
-							 const char *fmt, ...)
+							const char *fmt, ...)
 {
 	va_list ap;
 
@@ -155,8 +157,9 @@ static void probe_memfd(struct finding *f)
 	if (fd < 0)
 		found_call(f, fd);
 	else
-		found_call(f, fcntl(fd, F_ADD_SEALS,
-				    F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE));
+		found_call(
+			f,
+			fcntl(fd, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_FUTURE_WRITE));
 }
 
 static void probe_noexec(struct finding *f)
@@ -348,14 +351,8 @@ static const struct probe probes[] = {
 	  .used_for = "nothing in this version",
 	  .gain = NULL,
 	  .run = probe_userfaultfd },
-	{ .name = "BTF",
-	  .used_for = "nothing in this version",
-	  .gain = NULL,
-	  .run = probe_btf },
-	{ .name = "KSM",
-	  .used_for = "nothing in this version",
-	  .gain = NULL,
-	  .run = probe_ksm },
+	{ .name = "BTF", .used_for = "nothing in this version", .gain = NULL, .run = probe_btf },
+	{ .name = "KSM", .used_for = "nothing in this version", .gain = NULL, .run = probe_ksm },
 };
 
 #define NR_PROBES (sizeof(probes) / sizeof(probes[0]))
@@ -377,7 +374,7 @@ static void print_text(const struct probe *p, const struct finding *f)
 {
 	static const char *const marks[] = { "no", "yes", "?" };
 
-	printf("%-4s%-19s%s\n", marks[f->state], p->name, f->detail);
+	printf("%-4s%-*s%s\n", marks[f->state], *f->detail ? 19 : 0, p->name, f->detail);
 	printf("%-4s%-19sused for: %s\n", "", "", p->used_for);
 	if (f->state == STATE_NO && p->gain)
 		printf("%-4s%-19s%s: %s\n", "", "", p->needed ? "needed" : "to gain", p->gain);
@@ -411,7 +408,7 @@ int cmd_doctor(const struct cli *cli, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (c != 'j')
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		json = true;
 	}
 	if (optind < argc)

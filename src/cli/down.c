@@ -2,13 +2,13 @@
 /*
  * down.c - `kshared down [--lazy]`: end a folder.
  *
- * Done when nobody answers there any more. If the daemon is dead already and has left its mount behind,
- * every access to the folder fails with ENOTCONN; then the mount is taken away.
+ * Done when nobody answers there any more. If the daemon is dead already and has left its mount
+ * behind, every access to the folder fails with ENOTCONN; then the mount is taken away.
  */
 #include <limits.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
 
@@ -58,10 +58,11 @@ static int clean_up(const char *dir, int err)
 		{ EACCES, NULL, "ask the user who runs its daemon, or root" },
 		{ 0 },
 	};
-	struct stat st;
+	struct statfs fs;
 	int r;
 
-	if (stat(dir, &st) == 0 || errno != ENOTCONN)
+	/* stat() may be answered from the cache. */
+	if (statfs(dir, &fs) == 0 || errno != ENOTCONN)
 		return cli_refuse(dir, err, gone_hints);
 	r = umount2(dir, MNT_DETACH | UMOUNT_NOFOLLOW) < 0 ? -errno : 0;
 	if (r == -EPERM && geteuid() != 0)
@@ -102,7 +103,7 @@ int cmd_down(const struct cli *cli, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (c != 'l')
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		flags |= KSHARED_SHUTDOWN_LAZY;
 	}
 	if (optind < argc)
@@ -116,7 +117,8 @@ int cmd_down(const struct cli *cli, int argc, char **argv)
 	if (kshared_shutdown(k, flags) < 0)
 		return cli_refuse(where, errno, hints);
 	if (!wait_gone(cli->at)) {
-		cli_say("%s: its daemon has not ended yet; look again with 'kshared status'", where);
+		cli_say("%s: its daemon has not ended yet; look again with 'kshared status'",
+			where);
 		return CLI_FAILED;
 	}
 	return CLI_OK;

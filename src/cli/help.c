@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * help.c - `kshared help [COMMAND]`, and --help of each command. The texts are in the table of main.c.
+ * help.c - `kshared help [COMMAND]`, and --help of each command. The texts are in the table of
+ * main.c.
  */
 #include <string.h>
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * json.c - what the commands with --json have in common. JSON is UTF-8 and names need not be: each byte that
- * does not belong is shown as U+FFFD. The text is ASCII only, so it is safe on a terminal too.
+ * json.c - what the commands with --json have in common. JSON is UTF-8 and names need not be:
+ * each byte that does not belong is shown as U+FFFD. The text is ASCII only, so it is safe on a
+ * terminal too.
  */
 #include <string.h>
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * json.h - for the commands with --json. Numbers beyond 2^63 do not occur: sizes are off_t, limits are checked.
+ * json.h - for the commands with --json. Numbers beyond 2^63 do not occur: sizes are off_t,
+ * limits are checked.
  */
 #ifndef KSHARED_CLI_JSON_H
 #define KSHARED_CLI_JSON_H

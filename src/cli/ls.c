@@ -2,8 +2,9 @@
 /*
  * ls.c - `kshared ls [-l] [--json] [PATH]`: what is in the folder.
  *
- * Names are sorted by bytes, as the C locale does. On a terminal, and always in the long form, what is
- * not printable is escaped (see say.c); names alone that go into a pipe or a file stay as they are.
+ * Names are sorted by bytes, as the C locale does. On a terminal, and always in the long form,
+ * what is not printable is escaped (see say.c); names alone that go into a pipe or a file stay
+ * as they are.
  */
 #include <fcntl.h>
 #include <grp.h>
@@ -101,7 +102,8 @@ static void seals_text(uint32_t seals, char *ret, size_t size)
 	*ret = '\0';
 	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
 		if (seals & (1u << i))
-			used += snprintf(ret + used, size - used, "%s%s", used ? "," : "", names[i]);
+			used += snprintf(ret + used, size - used, "%s%s", used ? "," : "",
+					 names[i]);
 	}
 }
 
@@ -217,7 +219,7 @@ static void time_text(int64_t time_ns, char *ret, size_t size)
 		strftime(ret, size, "%Y-%m-%d %H:%M", &tm);
 }
 
-/* One line of the long form; the name comes after the columns. POSTER holds a memory object's seals. */
+/* One line of the long form, without the name. POSTER holds a memory object's seals. */
 struct row {
 	char column[NR_COLUMNS][72];
 };
@@ -309,7 +311,7 @@ int cmd_ls(const struct cli *cli, int argc, char **argv)
 		else if (c == 'l')
 			full = true;
 		else
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 	}
 	if (argc - optind > 1)
 		return cli_usage(NAME, "'%s' is one argument too many", argv[optind + 1]);

@@ -19,7 +19,7 @@ const struct command cli_commands[] = {
 		     "  --max-bytes-uid SIZE    limit of one user's memory objects\n"
 		     "  --max-entries N         limit of entries\n"
 		     "  --max-entries-uid N     limit of one user's entries\n"
-		     "  --mode OCTAL            permissions of the folder itself\n"
+		     "  --mode OCTAL            permissions of the directories in the folder\n"
 		     "SIZE is a number of bytes, or one followed by K, M, G or T.\n" },
 	{ .name = "down",
 	  .run = cmd_down,
@@ -41,15 +41,17 @@ const struct command cli_commands[] = {
 	  .run = cmd_ls,
 	  .summary = "list entries",
 	  .synopsis = "[-l] [--json] [PATH]",
-	  .options = "  -l      mode, owner, group, size, time, what is posted, its access, by whom\n"
-		     "  --json  print a JSON array with everything that is known\n"
-		     "PATH is inside the folder: srv, mem, srv/redis.\n" },
+	  .options =
+		  "  -l      mode, owner, group, size, time, what is posted, its access, by whom\n"
+		  "  --json  print a JSON array with everything that is known\n"
+		  "PATH is inside the folder: srv, mem, srv/redis.\n" },
 	{ .name = "srv",
 	  .run = cmd_srv,
 	  .summary = "post and open descriptors",
-	  .synopsis = "post NAME (--fd N | --unix PATH | --tcp HOST:PORT | --file PATH) [OPTION...]\n"
-		      "open NAME [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
-		      "rm NAME",
+	  .synopsis =
+		  "post NAME (--fd N | --unix PATH | --tcp HOST:PORT | --file PATH) [OPTION...]\n"
+		  "open NAME [OPTION...] [-- COMMAND [ARGUMENT...]]\n"
+		  "rm NAME",
 	  .options = "post:\n"
 		     "  --fd N           a descriptor that this program was started with\n"
 		     "  --unix PATH      connect to this socket\n"
@@ -130,9 +132,12 @@ int main(int argc, char **argv)
 		case 'V':
 			puts("kshared " KSHARED_VERSION);
 			return cli_finish(CLI_OK);
-		default:
-			cli_say("option '%s' is unknown or lacks its value; see 'kshared help'",
+		case ':':
+			cli_say("option '%s' lacks its value; see 'kshared help'",
 				argv[optind - 1]);
+			return CLI_USAGE;
+		default:
+			cli_say("there is no option '%s'; see 'kshared help'", argv[optind - 1]);
 			return CLI_USAGE;
 		}
 	}

@@ -36,7 +36,7 @@ static int mem_create(const struct cli *cli, int argc, char **argv)
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		switch (c) {
 		case 'm':
-			if (cli_parse_mode(optarg, &mode) < 0)
+			if (cli_parse_mode(optarg, 0777, &mode) < 0)
 				return cli_usage(NAME, "'%s' is no mode of three octal digits",
 						 optarg);
 			break;
@@ -50,10 +50,11 @@ static int mem_create(const struct cli *cli, int argc, char **argv)
 			else if (strcmp(optarg, "1G") == 0)
 				flags |= KMEM_HUGE_1GB;
 			else
-				return cli_usage(NAME, "huge pages are of 2M or 1G, not '%s'", optarg);
+				return cli_usage(NAME, "huge pages are of 2M or 1G, not '%s'",
+						 optarg);
 			break;
 		default:
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		}
 	}
 	if (argc - optind != 2)
@@ -106,15 +107,17 @@ static int mem_seal(const struct cli *cli, int argc, char **argv)
 		{ EPERM, "it is sealed against further seals", NULL },
 		{ EBUSY, "a writable mapping of it exists",
 		  "unmap it, or use the seal future-write instead" },
-		{ EINVAL, "this is no good name, or it cannot be sealed", "see 'kshared ls -l mem'" },
+		{ EINVAL, "this is no good name, or it cannot be sealed",
+		  "see 'kshared ls -l mem'" },
 		{ ENOENT, "there is no such object", "'kshared ls mem' shows what is there" },
 		{ 0 },
 	};
 	unsigned int seals = 0;
-	int r;
+	int c, r;
 
-	if (getopt_long(argc, argv, ":", options, NULL) != -1)
-		return cli_bad_option(NAME, argv);
+	c = getopt_long(argc, argv, ":", options, NULL);
+	if (c != -1)
+		return cli_bad_option(NAME, c, argv);
 	if (argc - optind != 2)
 		return cli_usage(NAME, "seal takes NAME and a list of seals");
 	r = parse_seals(argv[optind + 1], &seals);
@@ -132,9 +135,11 @@ static int mem_seal(const struct cli *cli, int argc, char **argv)
 static int mem_rm(const struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = { { 0 } };
+	int c;
 
-	if (getopt_long(argc, argv, ":", options, NULL) != -1)
-		return cli_bad_option(NAME, argv);
+	c = getopt_long(argc, argv, ":", options, NULL);
+	if (c != -1)
+		return cli_bad_option(NAME, c, argv);
 	if (argc - optind != 1)
 		return cli_usage(NAME, "rm takes one NAME");
 

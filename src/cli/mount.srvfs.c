@@ -2,9 +2,10 @@
 /*
  * mount.srvfs.c - the mount helper: `mount none DIR -t srvfs [-o OPTIONS]`.
  *
- * mount(8) calls it as mount.srvfs SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]. It only
- * starts ksharedd, which mounts DIR as a srv folder of its own, goes to the background and exits 0. `umount DIR`
- * ends it. SPEC means nothing. Exit status as mount(8) has it: 1 wrong call, 2 no ksharedd, 32 not mounted.
+ * mount(8) calls it as mount.srvfs SPEC DIR [-sfnv] [-N NAMESPACE] [-o OPTIONS] [-t TYPE]. It
+ * only starts ksharedd, which mounts DIR as a srv folder of its own, goes to the background and
+ * exits 0. `umount DIR` ends it. SPEC means nothing. Exit status as mount(8) has it: 1 wrong
+ * call, 2 no ksharedd, 32 not mounted.
  */
 #include <limits.h>
 #include <string.h>
@@ -27,7 +28,7 @@ int main(int argc, char **argv)
 	const char *opts = NULL;
 	bool fake = false, verbose = false;
 	struct stat st;
-	char *args[7];
+	const char *args[7];
 	int c, n = 0, status;
 	pid_t pid;
 
@@ -66,12 +67,12 @@ int main(int argc, char **argv)
 		return refuse(EXIT_SYSTEM, "ksharedd", "it is not installed");
 
 	args[n++] = daemon;
-	args[n++] = (char[]){ "--srvfs" };
-	args[n++] = (char[]){ "--dir" };
+	args[n++] = "--srvfs";
+	args[n++] = "--dir";
 	args[n++] = argv[optind + 1];
 	if (opts && *opts) {
-		args[n++] = (char[]){ "--options" };
-		args[n++] = (char *)opts;
+		args[n++] = "--options";
+		args[n++] = opts;
 	}
 	args[n] = NULL;
 	if (verbose) {
@@ -86,7 +87,7 @@ int main(int argc, char **argv)
 	if (pid < 0)
 		return refuse(EXIT_SYSTEM, daemon, strerror(errno));
 	if (pid == 0) {
-		execv(daemon, args);
+		execv(daemon, (char **)args);
 		refuse(EXIT_SYSTEM, daemon, strerror(errno));
 		_exit(EXIT_SYSTEM);
 	}

@@ -80,15 +80,16 @@ int cli_parse_size(const char *text, uint64_t *ret)
 /**
  * cli_parse_mode() - permission bits in octal.
  * @text: the word
+ * @max: the largest good value
  * @ret: written on success
  *
- * Return: 0; -EINVAL no octal number; -ERANGE above 0777.
+ * Return: 0; -EINVAL no octal number; -ERANGE above @max.
  */
-int cli_parse_mode(const char *text, unsigned int *ret)
+int cli_parse_mode(const char *text, unsigned int max, unsigned int *ret)
 {
 	const char *end;
 	uint64_t value;
-	int r = parse(text, 8, 0777, &value, &end);
+	int r = parse(text, 8, max, &value, &end);
 
 	if (r < 0)
 		return r;

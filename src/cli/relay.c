@@ -2,11 +2,14 @@
 /*
  * relay.c - copy between a descriptor and standard input and output, both ways at once.
  *
- * The descriptor is shared with everybody else who has it, so nothing is changed about it: it is neither made non-blocking
- * nor shut down for writing. Instead each call is one that does not wait where the kernel has such a call; and
- * after standard input has ended there is no telling when the last answer has come: the copy ends when none came for a while.
- * The descriptor's own end of file ends it at once, but for a file, where it only means that all was read.
+ * The descriptor is shared with everybody else who has it, so nothing is changed about it: it
+ * is neither made non-blocking nor shut down for writing. Instead each call is one that does
+ * not wait where the kernel has such a call; and after standard input has ended there is no
+ * telling when the last answer has come: the copy ends when none came for a while. The
+ * descriptor's own end of file ends it at once, but for a file, where it only means that all
+ * was read.
  */
+#include <fcntl.h>
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
@@ -37,7 +40,8 @@ static ssize_t read_some(int fd, bool is_socket, void *buf, size_t size)
 		return n < 0 ? -errno : n;
 	}
 	n = preadv2(fd, &iov, 1, -1, RWF_NOWAIT);
-	if (n < 0 && (errno == EOPNOTSUPP || errno == EINVAL || errno == EAGAIN || errno == ESPIPE)) {
+	if (n < 0 &&
+	    (errno == EOPNOTSUPP || errno == EINVAL || errno == EAGAIN || errno == ESPIPE)) {
 		struct stat st;
 
 		if (errno == EAGAIN && (fstat(fd, &st) < 0 || !S_ISREG(st.st_mode)))
@@ -102,24 +106,26 @@ static bool flow_pending(const struct flow *f)
 
 /**
  * cli_relay() - copy until an end.
- * @fd: the descriptor; stays the caller's
- * @readable, @writable: which directions its access allows
+ * @fd: the descriptor; stays the caller's; what its access does not allow is not done
  * @linger_ms: how long to go on after standard input has ended, since the last byte came
  *
  * Return: CLI_OK; CLI_FAILED after a sentence.
  */
-int cli_relay(int fd, bool readable, bool writable, int linger_ms)
+int cli_relay(int fd, int linger_ms)
 {
 	enum { IN, OUT, FROM, TO, NR };
 	cleanup_free struct flow *up = calloc(2, sizeof(*up));
 	struct flow *down = up + 1;
 	struct stat st;
-	bool is_socket, is_file;
+	int flags = fcntl(fd, F_GETFL);
+	bool is_socket, is_file, readable, writable;
 
 	if (!up)
 		return cli_refuse("srv open", ENOMEM, NULL);
-	if (fstat(fd, &st) < 0)
+	if (flags < 0 || fstat(fd, &st) < 0)
 		return cli_refuse("srv open", errno, NULL);
+	readable = (flags & O_ACCMODE) != O_WRONLY;
+	writable = (flags & O_ACCMODE) != O_RDONLY;
 	is_socket = S_ISSOCK(st.st_mode);
 	is_file = S_ISREG(st.st_mode);
 	up->eof = !writable;
@@ -132,7 +138,8 @@ int cli_relay(int fd, bool readable, bool writable, int linger_ms)
 			[TO] = { .fd = flow_pending(up) ? fd : -1, .events = POLLOUT },
 			[FROM] = { .fd = down->eof || flow_pending(down) ? -1 : fd,
 				   .events = POLLIN },
-			[OUT] = { .fd = flow_pending(down) ? STDOUT_FILENO : -1, .events = POLLOUT },
+			[OUT] = { .fd = flow_pending(down) ? STDOUT_FILENO : -1,
+				  .events = POLLOUT },
 		};
 		bool sent = up->eof && !flow_pending(up);
 		bool waiting = sent && writable && !flow_pending(down);

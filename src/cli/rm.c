@@ -18,10 +18,11 @@ static const struct hint hints[] = {
 int cmd_rm(const struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = { { 0 } };
-	int status = CLI_OK;
+	int status = CLI_OK, c;
 
-	if (getopt_long(argc, argv, ":", options, NULL) != -1)
-		return cli_bad_option(NAME, argv);
+	c = getopt_long(argc, argv, ":", options, NULL);
+	if (c != -1)
+		return cli_bad_option(NAME, c, argv);
 	if (optind == argc)
 		return cli_usage(NAME, "no PATH is given");
 

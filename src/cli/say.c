@@ -2,9 +2,9 @@
 /*
  * say.c - sentences for people, on stderr.
  *
- * What is printed may hold names that others chose, so nothing that is not printable in the user's
- * locale gets out as it is: control characters, escape sequences and broken multibyte text are shown
- * as \ooo, a backslash as \\.
+ * What is printed may hold names that others chose, so nothing that is not printable in the
+ * user's locale gets out as it is: control characters, escape sequences and broken multibyte
+ * text are shown as \ooo, a backslash as \\.
  */
 #include <stdarg.h>
 #include <string.h>
@@ -150,16 +150,23 @@ int cli_usage(const char *command, const char *fmt, ...)
 }
 
 /**
- * cli_bad_option() - say what getopt_long() did not like: to be called when it returned '?' or ':'.
+ * cli_bad_option() - say what getopt_long() did not like.
  * @command: the subcommand
- * @argv: as given to getopt_long()
+ * @c: what it returned: ':' with a lacking value, else '?'
+ * @argv: as given to it
  *
  * Return: CLI_USAGE.
  */
-int cli_bad_option(const char *command, char **argv)
+int cli_bad_option(const char *command, int c, char **argv)
 {
-	return cli_usage(command, "option '%s' is unknown, ambiguous or used the wrong way",
-			 argv[optind - 1]);
+	const char *word = argv[optind - 1];
+	char letter[3] = { '-', (char)optopt, '\0' };
+
+	if (word[0] != '-' && optopt)
+		word = letter;
+	if (c == ':')
+		return cli_usage(command, "option '%s' lacks its value", word);
+	return cli_usage(command, "there is no option '%s', or it is used the wrong way", word);
 }
 
 /**

@@ -68,7 +68,7 @@ static int set_flags(struct source *s, int flags)
 	return CLI_OK;
 }
 
-/* The descriptor to post; -1 after a sentence. With --fd it is a copy, so that all can be closed. */
+/* The descriptor to post, a copy if it is one of ours; -1 after a sentence. */
 static int source_open(const struct source *s)
 {
 	static const struct hint file_hints[] = {
@@ -134,11 +134,12 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 			r = set_flags(&source, O_WRONLY | O_APPEND);
 			break;
 		case 'm':
-			if (cli_parse_mode(optarg, &mode) < 0)
-				r = cli_usage(NAME, "'%s' is no mode of three octal digits", optarg);
+			if (cli_parse_mode(optarg, 0777, &mode) < 0)
+				r = cli_usage(NAME, "'%s' is no mode of three octal digits",
+					      optarg);
 			break;
 		default:
-			r = cli_bad_option(NAME, argv);
+			r = cli_bad_option(NAME, c, argv);
 			break;
 		}
 	}
@@ -149,7 +150,8 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 	if (!source.kind)
 		return cli_usage(NAME, "post takes one of --fd, --unix, --tcp and --file");
 	if (source.has_flags && source.kind != 'p')
-		return cli_usage(NAME, "--read-only, --write-only and --append go with --file only");
+		return cli_usage(NAME,
+				 "--read-only, --write-only and --append go with --file only");
 
 	/* Before the connection to the folder, which could take the very number that --fd names. */
 	cleanup_fd int fd = source_open(&source);
@@ -257,7 +259,7 @@ static int parse_opening(struct opening *o, int argc, char **argv)
 			o->reopen = KSRV_REOPEN;
 			break;
 		default:
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		}
 	}
 	if (r != CLI_OK)
@@ -298,15 +300,17 @@ static int srv_open(const struct cli *cli, int argc, char **argv)
 	if (o.command)
 		return run_command(o.command, fd, o.number);
 	signal(SIGPIPE, SIG_IGN);
-	return cli_relay(fd, o.access != O_WRONLY, o.access != O_RDONLY, o.linger_ms);
+	return cli_relay(fd, o.linger_ms);
 }
 
 static int srv_rm(const struct cli *cli, int argc, char **argv)
 {
 	static const struct option options[] = { { 0 } };
+	int c;
 
-	if (getopt_long(argc, argv, ":", options, NULL) != -1)
-		return cli_bad_option(NAME, argv);
+	c = getopt_long(argc, argv, ":", options, NULL);
+	if (c != -1)
+		return cli_bad_option(NAME, c, argv);
 	if (argc - optind != 1)
 		return cli_usage(NAME, "rm takes one NAME");
 

@@ -88,8 +88,8 @@ static int print_text(const struct kshared_status *s)
 	for (size_t i = 0; i < NR_FEATURES; i++) {
 		bool on = s->features & features[i].bit;
 
-		printf("%-12s%s%s\n", features[i].name, on ? "yes" : "no: ",
-		       on ? "" : features[i].without);
+		printf("%-12s%s%s\n", features[i].name,
+		       on ? "yes" : "no: ", on ? "" : features[i].without);
 	}
 	return cli_finish(CLI_OK);
 }
@@ -107,7 +107,7 @@ int cmd_status(const struct cli *cli, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (c != 'j')
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		json = true;
 	}
 	if (optind < argc)

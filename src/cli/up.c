@@ -2,8 +2,9 @@
 /*
  * up.c - `kshared up [DIR]`: start ksharedd.
  *
- * The daemon goes to the background itself, and its first process ends when the folder is ready (0) or could not be made (1,
- * after a sentence of its own). Its options are handed on as they are, once they are known to be good.
+ * The daemon goes to the background itself, and its first process ends when the folder is ready
+ * (0) or could not be made (1, after a sentence of its own). Its options are handed on as they
+ * are, once they are known to be good.
  */
 #include <limits.h>
 #include <string.h>
@@ -15,7 +16,14 @@
 
 #define NAME "up"
 
-enum { OPT_MAX_BYTES = 1, OPT_MAX_BYTES_UID, OPT_MAX_ENTRIES, OPT_MAX_ENTRIES_UID, OPT_MODE, OPT_END };
+enum {
+	OPT_MAX_BYTES = 1,
+	OPT_MAX_BYTES_UID,
+	OPT_MAX_ENTRIES,
+	OPT_MAX_ENTRIES_UID,
+	OPT_MODE,
+	OPT_END
+};
 
 static const struct option options[] = {
 	{ .name = "max-bytes", .has_arg = required_argument, .val = OPT_MAX_BYTES },
@@ -26,7 +34,7 @@ static const struct option options[] = {
 	{ 0 },
 };
 
-/* The value of option @opt in the words that ksharedd takes: bytes in decimal, @size bytes of @ret. */
+/* The value of option @opt as ksharedd takes it, sizes in bytes. @ret: @size bytes. */
 static int canonical(int opt, const char *text, char *ret, size_t size)
 {
 	unsigned int mode;
@@ -35,7 +43,7 @@ static int canonical(int opt, const char *text, char *ret, size_t size)
 
 	switch (opt) {
 	case OPT_MODE:
-		r = cli_parse_mode(text, &mode);
+		r = cli_parse_mode(text, 07777, &mode);
 		if (r == 0)
 			snprintf(ret, size, "%o", mode);
 		return r;
@@ -52,7 +60,7 @@ static int canonical(int opt, const char *text, char *ret, size_t size)
 	return r;
 }
 
-static int start(const char *daemon, char **args)
+static int start(const char *daemon, const char **args)
 {
 	int status;
 	pid_t pid;
@@ -61,7 +69,7 @@ static int start(const char *daemon, char **args)
 	if (pid < 0)
 		return cli_refuse(daemon, errno, NULL);
 	if (pid == 0) {
-		execv(daemon, args);
+		execv(daemon, (char **)args);
 		cli_refuse(daemon, errno, NULL);
 		_exit(CLI_FAILED);
 	}
@@ -82,7 +90,7 @@ int cmd_up(const struct cli *cli, int argc, char **argv)
 {
 	char values[OPT_END][32] = { "" }, names[OPT_END][24] = { "" };
 	char folder[PATH_MAX], daemon[PATH_MAX];
-	char *args[3 + 2 * OPT_END + 1];
+	const char *args[3 + 2 * OPT_END + 1];
 	struct kshared *k;
 	struct stat st;
 	const char *dir;
@@ -90,7 +98,7 @@ int cmd_up(const struct cli *cli, int argc, char **argv)
 
 	while ((c = getopt_long(argc, argv, ":", options, NULL)) != -1) {
 		if (c <= 0 || c >= OPT_END)
-			return cli_bad_option(NAME, argv);
+			return cli_bad_option(NAME, c, argv);
 		if (canonical(c, optarg, values[c], sizeof(values[c])) < 0)
 			return cli_usage(NAME, "'%s' is no good value of --%s", optarg,
 					 options[c - 1].name);
@@ -108,7 +116,8 @@ int cmd_up(const struct cli *cli, int argc, char **argv)
 	if (!*dir)
 		return cli_usage(NAME, "the folder's name is empty");
 	if (stat(dir, &st) == 0 && !S_ISDIR(st.st_mode)) {
-		cli_say("%s: it is not a directory; name one, or a place where one can be made", dir);
+		cli_say("%s: it is not a directory; name one, or a place where one can be made",
+			dir);
 		return CLI_FAILED;
 	}
 	k = kshared_connect(dir);
@@ -119,14 +128,14 @@ int cmd_up(const struct cli *cli, int argc, char **argv)
 		return CLI_FAILED;
 	}
 	if (cli_find_daemon(daemon, sizeof(daemon)) < 0) {
-		cli_say("ksharedd: it is neither beside this program nor at %s; install it with 'make install'",
+		cli_say("%s: there is no ksharedd, nor beside this program; use 'make install'",
 			daemon);
 		return CLI_FAILED;
 	}
 
 	args[n++] = daemon;
-	args[n++] = (char[]){ "--dir" };
-	args[n++] = (char *)dir;
+	args[n++] = "--dir";
+	args[n++] = dir;
 	for (int i = 1; i < OPT_END; i++) {
 		if (!*values[i])
 			continue;

@@ -182,9 +182,11 @@ static int setup(struct keeper *k)
 		return -errno;
 	limit.rlim_cur = limit.rlim_max;
 	setrlimit(RLIMIT_NOFILE, &limit);
-	r = table_new(&k->table, limit.rlim_cur > 200000 ? 199000 : (unsigned int)(limit.rlim_cur * 9 / 10));
+	/* Before any thread is started, so that none of them takes a signal. */
+	r = make_signals(k);
 	if (r == 0)
-		r = make_signals(k);
+		r = table_new(&k->table,
+			      limit.rlim_cur > 200000 ? 199000 : (unsigned int)(limit.rlim_cur * 9 / 10));
 	if (r == 0)
 		r = make_shm(k);
 	if (r < 0) {
@@ -503,13 +505,11 @@ static void loop(struct keeper *k)
 
 		if (poll(p, 2, -1) < 0)
 			continue;
-		if (p[1].revents & POLLIN)
-			take_message(k);
-		/* A hang-up is the worker's death: its end is told by SIGCHLD. */
+		/* A hang-up is the worker's death, whose end SIGCHLD tells; until then there is nothing to hear. */
+		if (p[1].revents && !take_message(k) && !p[0].revents)
+			poll(p, 1, 1000);
 		if (p[0].revents)
 			on_signal(k);
-		else if ((p[1].revents & POLLHUP) && !(p[1].revents & POLLIN))
-			poll(p, 1, 1000);
 	}
 }
 

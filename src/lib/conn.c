@@ -2,18 +2,22 @@
 /*
  * conn.c - the kept connection to a folder's daemon.
  *
- * Theory of operation. A connection has one lock and one request under way. A request is named by (token, seq); it is sent
- * until an answer to it has come: when the connection breaks before, it is made again and the same request
- * is sent with CTL_F_RETRY, so that the daemon can answer what it had already carried out.
+ * Theory of operation. A connection has one lock and one request under way. A request is named
+ * by (token, seq); it is sent until an answer to it has come: when the connection breaks
+ * before, it is made again and the same request is sent with CTL_F_RETRY, so that the daemon
+ * can answer what it had already carried out.
  *
- * Identity. The daemon takes the peer's credentials when a connection is made. If this thread's user, group or groups are no longer
- * those, the connection is made again before anything is sent. Credentials go with every packet, and are the effective ones, as
- * SO_PEERCRED tells them; what the kernel would fill in is the real user. If they do not match all the same, -ESTALE comes.
+ * Identity. The daemon takes the peer's credentials when a connection is made. If this thread's
+ * user, group or groups are no longer those, the connection is made again before anything is
+ * sent. Credentials go with every packet, and are the effective ones, as SO_PEERCRED tells
+ * them; what the kernel would fill in is the real user. If they do not match all the same,
+ * -ESTALE comes.
  *
- * Fork. What changes while a connection is used lies in a page of its own which the kernel wipes in a child
- * (MADV_WIPEONFORK). A wiped page reads as: nobody holds the lock, no socket, no token. So a child can be made at any
- * instruction of any thread, and begins anew. Its copy of the parent's socket is closed, if the number
- * still stands for it: the child may have closed all its descriptors and opened others.
+ * Fork. What changes while a connection is used lies in a page of its own which the kernel
+ * wipes in a child (MADV_WIPEONFORK). A wiped page reads as: nobody holds the lock, no socket,
+ * no token. So a child can be made at any instruction of any thread, and begins anew. Its copy
+ * of the parent's socket is closed, if the number still stands for it: the child may have
+ * closed all its descriptors and opened others.
  *
  * Locks: struct wiped.lock, alone; held for the time of a request.
  */
@@ -131,7 +135,7 @@ static void identity_read(struct identity *ret)
 static bool identity_same(const struct identity *a, const struct identity *b)
 {
 	return a->uid == b->uid && a->gid == b->gid && a->nr_groups == b->nr_groups &&
-	       a->groups_hash == b->groups_hash;
+		a->groups_hash == b->groups_hash;
 }
 
 /* Close this process's copy of its parent's socket, or its own one. */
@@ -350,8 +354,8 @@ static int receive_reply(struct kshared *k, struct call *c)
 		mh.msg_controllen = sizeof(control.buf);
 		n = recvmsg(k->page->fd, &mh, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
-	if (n < 0 && (errno == ECONNRESET || errno == ENOTCONN || errno == EBADF ||
-		      errno == ENOTSOCK))
+	if (n < 0 &&
+	    (errno == ECONNRESET || errno == ENOTCONN || errno == EBADF || errno == ENOTSOCK))
 		return ATTEMPT_LOST;
 	if (n < 0)
 		return -errno;
@@ -512,12 +516,14 @@ static int connection_get(struct kshared **ret, struct kshared *k)
  * @k: the connection; NULL: the process's default one
  * @c: the request; its results are written on success
  *
- * Any thread, also in a child of fork(). Waits for other threads' requests on the same connection, and about 30 s
- * for a daemon that does not come back.
+ * Any thread, also in a child of fork(). Waits for other threads' requests on the same
+ * connection, and about 30 s for a daemon that does not come back.
  *
- * Return: 0; -errno that the daemon answered; -ECONNREFUSED nobody serves the folder; -ECONNRESET the connection breaks again and
- * again; -EPROTO the answer makes no sense; -EBADF @c->send_fd is not open; -EMFILE no room for a descriptor; -ETIMEDOUT
- * no answer in @c->timeout_ms; -ESTALE the daemon does not take this process's credentials; -ETOOMANYREFS, -ENOMEM.
+ * Return: 0; -errno that the daemon answered; -ECONNREFUSED nobody serves the folder;
+ * -ECONNRESET the connection breaks again and again; -EPROTO the answer makes no sense; -EBADF
+ * @c->send_fd is not open; -EMFILE no room for a descriptor; -ETIMEDOUT no answer in
+ * @c->timeout_ms; -ESTALE the daemon does not take this process's credentials; -ETOOMANYREFS,
+ * -ENOMEM.
  */
 int conn_call(struct kshared *k, struct call *c)
 {
@@ -536,11 +542,12 @@ int conn_call(struct kshared *k, struct call *c)
  * kshared_connect() - connect to a folder's daemon.
  * @where: a folder, a socket, or NULL for the default; see kshared.h
  *
- * Any thread. Never connects to a socket in a directory that others than its owner could write to, unless @where is
- * the socket itself.
+ * Any thread. Never connects to a socket in a directory that others than its owner could write
+ * to, unless @where is the socket itself.
  *
- * Return: a connection; NULL with errno: ENOENT no such folder or socket, ENOTDIR neither of them, ECONNREFUSED nobody
- * serves it, EACCES, EPROTO not a kshared daemon, ETIMEDOUT no answer, ENAMETOOLONG, EMFILE, ENOMEM.
+ * Return: a connection; NULL with errno: ENOENT no such folder or socket, ENOTDIR neither of
+ * them, ECONNREFUSED nobody serves it, EACCES, EPROTO not a kshared daemon, ETIMEDOUT no
+ * answer, ENAMETOOLONG, EMFILE, ENOMEM.
  */
 struct kshared *kshared_connect(const char *where)
 {
@@ -573,7 +580,8 @@ struct kshared *kshared_connect(const char *where)
 
 /**
  * kshared_disconnect() - close a connection.
- * @k: from kshared_connect(), here or in a parent process; not in use by another thread; NULL is ignored
+ * @k: from kshared_connect(), here or in a parent process; not in use by another thread; NULL
+ *         is ignored
  */
 void kshared_disconnect(struct kshared *k)
 {

@@ -62,7 +62,7 @@ int call_set_mode(struct call *c, unsigned int mode);
 /* conn.c */
 int conn_call(struct kshared *k, struct call *c);
 
-/* A public call is no cancellation point: a thread that is cancelled inside would leave a lock held. */
+/* A public call is no cancellation point: a thread cancelled inside would leave a lock held. */
 static inline int cancel_off(void)
 {
 	int old;

@@ -2,9 +2,10 @@
 /*
  * dir.c - what is in the folder, and the folder as a whole.
  *
- * A listing is fetched in pieces; each begins after the cookie of the last entry of the piece before, so
- * no state of it is in the daemon and a restart in the middle is not noticed. Everything that comes
- * is checked before it is handed out: names without slash or NUL, strings with an end.
+ * A listing is fetched in pieces; each begins after the cookie of the last entry of the piece
+ * before, so no state of it is in the daemon and a restart in the middle is not noticed.
+ * Everything that comes is checked before it is handed out: names without slash or NUL, strings
+ * with an end.
  */
 #include <string.h>
 
@@ -34,11 +35,11 @@ struct kshared_dir {
 _Static_assert(CTL_LIST_MAX * sizeof(struct ctl_entry) <= CTL_BODY_MAX, "ABI");
 
 /* Copy a string field of the wire, which need not end. Both fields have the same size. */
-#define copy_field(to, from)                                                    \
-	do {                                                                    \
-		_Static_assert(sizeof(to) == sizeof(from), "ABI");              \
-		memcpy(to, from, sizeof(to));                                   \
-		(to)[sizeof(to) - 1] = '\0';                                    \
+#define copy_field(to, from)                                       \
+	do {                                                       \
+		_Static_assert(sizeof(to) == sizeof(from), "ABI"); \
+		memcpy(to, from, sizeof(to));                      \
+		(to)[sizeof(to) - 1] = '\0';                       \
 	} while (0)
 
 static int entry_from_wire(struct kshared_entry *ret, const struct ctl_entry *e)
@@ -86,8 +87,7 @@ static int dir_fill(struct kshared_dir *dir)
 	r = conn_call(dir->k, &c);
 	if (r < 0)
 		return r;
-	if (c.ret_count > CTL_LIST_MAX ||
-	    c.ret_body_len != c.ret_count * sizeof(struct ctl_entry))
+	if (c.ret_count > CTL_LIST_MAX || c.ret_body_len != c.ret_count * sizeof(struct ctl_entry))
 		return -EPROTO;
 	dir->count = c.ret_count;
 	dir->next = 0;
@@ -104,7 +104,8 @@ static int dir_fill(struct kshared_dir *dir)
  *
  * Any thread; the listing is for one thread at a time.
  *
- * Return: a listing; NULL with errno: ENOENT; ENOTDIR; EACCES; EINVAL, ENAMETOOLONG; ENOMEM; and those of conn_call().
+ * Return: a listing; NULL with errno: ENOENT; ENOTDIR; EACCES; EINVAL, ENAMETOOLONG; ENOMEM;
+ * and those of conn_call().
  */
 struct kshared_dir *kshared_opendir(struct kshared *k, const char *path)
 {
@@ -138,7 +139,8 @@ struct kshared_dir *kshared_opendir(struct kshared *k, const char *path)
  * @dir: from kshared_opendir()
  * @ret: written when 1 is returned
  *
- * Return: 1; 0 at the end; -1 with errno: EPROTO the daemon told nonsense; and those of conn_call().
+ * Return: 1; 0 at the end; -1 with errno: EPROTO the daemon told nonsense; and those of
+ * conn_call().
  */
 int kshared_readdir(struct kshared_dir *dir, struct kshared_entry *ret)
 {
@@ -206,8 +208,8 @@ int kshared_stat(struct kshared *k, const char *path, struct kshared_entry *ret)
  *
  * Any thread.
  *
- * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; ENOTEMPTY; EINVAL, ENAMETOOLONG; and
- * those of conn_call().
+ * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; ENOTEMPTY;
+ * EINVAL, ENAMETOOLONG; and those of conn_call().
  */
 int kshared_remove(struct kshared *k, const char *path)
 {
@@ -275,7 +277,8 @@ int kshared_get_status(struct kshared *k, struct kshared_status *ret)
  *
  * Any thread. A daemon that is gone before it could answer has done what was asked.
  *
- * Return: 0; -1 with errno: EPERM; EBUSY the mount is in use; EINVAL flags; and those of conn_call().
+ * Return: 0; -1 with errno: EPERM; EBUSY the mount is in use; EINVAL flags; and those of
+ * conn_call().
  */
 int kshared_shutdown(struct kshared *k, unsigned int flags)
 {

@@ -17,7 +17,7 @@ _Static_assert(KMEM_SEAL_SEAL == F_SEAL_SEAL && KMEM_SEAL_SHRINK == F_SEAL_SHRIN
 	       "ABI");
 
 #define CREATE_FLAGS (KMEM_RESIZABLE | KMEM_HUGE_2MB | KMEM_HUGE_1GB)
-#define SEALS                                                                    \
+#define SEALS                                                                   \
 	(KMEM_SEAL_SEAL | KMEM_SEAL_SHRINK | KMEM_SEAL_GROW | KMEM_SEAL_WRITE | \
 	 KMEM_SEAL_FUTURE_WRITE)
 
@@ -31,8 +31,9 @@ _Static_assert(KMEM_SEAL_SEAL == F_SEAL_SEAL && KMEM_SEAL_SHRINK == F_SEAL_SHRIN
  *
  * Any thread. A free descriptor is made sure of before the object is made.
  *
- * Return: a read-write descriptor, the caller's; -1 with errno: EEXIST; EINVAL name, mode, flags or size; ENAMETOOLONG; EDQUOT,
- * ENOSPC limits; ENOMEM no (huge) pages; EACCES; EFBIG; EMFILE; and those of conn_call().
+ * Return: a read-write descriptor, the caller's; -1 with errno: EEXIST; EINVAL name, mode,
+ * flags or size; ENAMETOOLONG; EDQUOT, ENOSPC limits; ENOMEM no (huge) pages; EACCES; EFBIG;
+ * EMFILE; and those of conn_call().
  */
 int kmem_create(struct kshared *k, const char *name, uint64_t size_bytes, mode_t mode,
 		unsigned int flags)
@@ -70,8 +71,8 @@ int kmem_create(struct kshared *k, const char *name, uint64_t size_bytes, mode_t
  *
  * Any thread.
  *
- * Return: a descriptor with an offset of its own, the caller's; -1 with errno: ENOENT; EACCES; EPERM sealed
- * against writing; EINVAL, ENAMETOOLONG; and those of conn_call().
+ * Return: a descriptor with an offset of its own, the caller's; -1 with errno: ENOENT; EACCES;
+ * EPERM sealed against writing; EINVAL, ENAMETOOLONG; and those of conn_call().
  */
 int kmem_open(struct kshared *k, const char *name, int flags)
 {
@@ -102,8 +103,8 @@ int kmem_open(struct kshared *k, const char *name, int flags)
  *
  * Any thread.
  *
- * Return: 0; -1 with errno: ENOENT; EACCES; EINVAL no or unknown seals; EPERM sealed against sealing; EBUSY a writable
- * mapping exists; ENAMETOOLONG; and those of conn_call().
+ * Return: 0; -1 with errno: ENOENT; EACCES; EINVAL no or unknown seals; EPERM sealed against
+ * sealing; EBUSY a writable mapping exists; ENAMETOOLONG; and those of conn_call().
  */
 int kmem_seal(struct kshared *k, const char *name, unsigned int seals)
 {
@@ -126,8 +127,8 @@ int kmem_seal(struct kshared *k, const char *name, unsigned int seals)
  *
  * Any thread.
  *
- * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; EISDIR a board; EINVAL, ENAMETOOLONG; and
- * those of conn_call().
+ * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; EISDIR a
+ * board; EINVAL, ENAMETOOLONG; and those of conn_call().
  */
 int kmem_remove(struct kshared *k, const char *name)
 {

@@ -70,8 +70,8 @@ int call_set_path(struct call *c, const char *dir, const char *name)
 }
 
 /*
- * The process's umask. umask() can only read it by changing it, which other threads would notice; /proc tells it. Where /proc
- * is not mounted, nothing is given to others.
+ * The process's umask. umask() can only read it by changing it, which other threads would
+ * notice; /proc tells it. Where /proc is not mounted, nothing is given to others.
  */
 static unsigned int current_umask(void)
 {

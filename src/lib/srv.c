@@ -20,8 +20,9 @@
  *
  * Any thread.
  *
- * Return: 0; -1 with errno: EBADF @fd is not open or is O_PATH; EEXIST; ELOOP @fd is a file of the folder itself; EINVAL,
- * ENAMETOOLONG a bad name or mode; EDQUOT, ENOSPC limits; EACCES; and those of conn_call().
+ * Return: 0; -1 with errno: EBADF @fd is not open or is O_PATH; EEXIST; ELOOP @fd is a file of
+ * the folder itself; EINVAL, ENAMETOOLONG a bad name or mode; EDQUOT, ENOSPC limits; EACCES;
+ * and those of conn_call().
  */
 int ksrv_post(struct kshared *k, const char *name, int fd, mode_t mode)
 {
@@ -50,8 +51,9 @@ int ksrv_post(struct kshared *k, const char *name, int fd, mode_t mode)
  *
  * Any thread.
  *
- * Return: a descriptor, the caller's; -1 with errno: ENOENT; ENXIO not posted yet; EACCES not permitted, or more than the
- * posted access; EOPNOTSUPP less cannot be had of it; EINVAL, ENAMETOOLONG; and those of conn_call().
+ * Return: a descriptor, the caller's; -1 with errno: ENOENT; ENXIO not posted yet; EACCES not
+ * permitted, or more than the posted access; EOPNOTSUPP less cannot be had of it; EINVAL,
+ * ENAMETOOLONG; and those of conn_call().
  */
 int ksrv_open(struct kshared *k, const char *name, int flags)
 {
@@ -81,8 +83,8 @@ int ksrv_open(struct kshared *k, const char *name, int flags)
  *
  * Any thread.
  *
- * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; EISDIR a board; EINVAL, ENAMETOOLONG; and
- * those of conn_call().
+ * Return: 0; -1 with errno: ENOENT; EACCES; EPERM sticky directory, not the owner; EISDIR a
+ * board; EINVAL, ENAMETOOLONG; and those of conn_call().
  */
 int ksrv_remove(struct kshared *k, const char *name)
 {

@@ -5,9 +5,9 @@
  * A place is captured once, as an absolute path, so that neither chdir() nor a change of the
  * environment moves a connection; it is resolved at each first connect of a process.
  *
- * A socket that the caller did not name itself is believed only as far as its directory can be: that one
- * must not be writable by others than its owner, and who answers must be this owner or root (conn.c
- * asks). So nobody can stand in for a daemon by making a directory in /tmp first.
+ * A socket that the caller did not name itself is believed only as far as its directory can be:
+ * that one must not be writable by others than its owner, and who answers must be this owner or
+ * root (conn.c asks). So nobody can stand in for a daemon by making a directory in /tmp first.
  */
 #include <fcntl.h>
 #include <limits.h>
@@ -22,7 +22,8 @@
 /**
  * where_capture() - what the caller named, as an absolute path.
  * @ret: the path, to be freed
- * @ret_own: nobody named it: the process's own default folder, where none but this user or root serves
+ * @ret_own: nobody named it: the process's own default folder, where none but this user or root
+ *         serves
  * @where: a folder or a socket; NULL: the default
  *
  * Return: 0; -ENOENT an empty path; -ENAMETOOLONG; -ENOMEM; -errno of getcwd().
