@@ -79,6 +79,20 @@ static const struct kind *find_kind(const struct tree *t, const char *name)
 	return NULL;
 }
 
+/* What every record of ours is: a name that can be one; a file has a kind and its part; the root is a directory. */
+static bool shape_is_right(uint64_t id, const struct record *r, const struct kind *kind)
+{
+	bool is_dir = S_ISDIR(r->mode);
+
+	if (id == 0 || (!is_dir && !S_ISREG(r->mode)))
+		return false;
+	if (id == 1)
+		return is_dir && r->name_len == 0 && r->priv_len == 0 && !r->orphan;
+	if (r->name_len == 0 || memchr(r->data, 0, r->name_len) || memchr(r->data, '/', r->name_len))
+		return false;
+	return kind && r->priv_len == (is_dir ? 0 : kind->entry_size);
+}
+
 int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, bool has_fd)
 {
 	const struct record *r = bytes;
@@ -94,7 +108,7 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 		if (!kind)
 			return -EINVAL;
 	}
-	if (r->priv_len && (!kind || kind->entry_size != r->priv_len))
+	if (!shape_is_right(id, r, kind))
 		return -EINVAL;
 	e = entry_new(t, kind, r->data, r->name_len);
 	if (!e)
@@ -110,6 +124,11 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 	e->btime_ns = r->btime_ns;
 	e->mtime_ns = r->mtime_ns;
 	e->ctime_ns = r->ctime_ns;
+	if (entry_is_dir(e) && t->store->shm->times[e->slot]) {
+		e->mtime_ns = t->store->shm->times[e->slot];
+		if (e->ctime_ns < e->mtime_ns)
+			e->ctime_ns = e->mtime_ns;
+	}
 	e->orphan = r->orphan;
 	e->has_fd = has_fd;
 	memcpy(e->priv, r->data + r->name_len, r->priv_len);
@@ -148,11 +167,20 @@ static int join(struct tree *t)
 		} else {
 			struct entry *dir = tree_by_id(t, e->parent_id);
 
-			if (dir && entry_is_dir(dir) && !tree_lookup(dir, e->name, e->name_len))
+			if (dir && entry_is_dir(dir) && (!dir->kind || dir->kind == e->kind) &&
+			    !tree_lookup(dir, e->name, e->name_len))
 				entry_link(dir, e);
 			else
 				r = -EINVAL;
 		}
+	}
+	/* Every directory is below the root: no two are each other's parent. */
+	for (i = 0; i < n && r == 0; i++) {
+		size_t depth = 0;
+
+		for (e = all[i]; e && e != t->root && !e->orphan && r == 0; e = e->parent)
+			if (++depth > n)
+				r = -EINVAL;
 	}
 	free(all);
 	return r;

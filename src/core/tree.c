@@ -174,12 +174,20 @@ static void tell_kernel(struct entry *dir, const struct request *rq)
 		t->attr_changed(t, dir);
 }
 
+/* A directory's times change with every name in it: too often for a record, so they are in the shared memory. */
+static void touch_dir(struct entry *dir, int64_t now)
+{
+	dir->mtime_ns = dir->ctime_ns = now;
+	dir->tree->store->shm->times[dir->slot] = now;
+}
+
 static int take_slot(struct tree *t, uint32_t *ret)
 {
 	if (t->nr_free_slots == 0)
 		return -ENOSPC;
 	*ret = t->free_slots[--t->nr_free_slots];
 	t->store->shm->opens[*ret] = 0;
+	t->store->shm->times[*ret] = 0;
 	return 0;
 }
 
@@ -277,7 +285,7 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 		entry_keep_fd(e, fd);
 	HASH_ADD(by_id, t->ids, id, sizeof(e->id), e);
 	entry_link(dir, e);
-	dir->mtime_ns = dir->ctime_ns = e->btime_ns;
+	touch_dir(dir, e->btime_ns);
 	tell_kernel(dir, rq);
 	*ret = e;
 	return 0;
@@ -300,6 +308,7 @@ static void entry_end(struct entry *e)
 static void plan_drop(struct entry *e, struct change *c, unsigned char *bytes)
 {
 	*c = (struct change){ .id = e->id };
+	e->ctime_ns = tree_now();
 	if (e->tree->mounted || e->pins) {
 		e->orphan = true;
 		c->bytes = bytes;
@@ -313,13 +322,11 @@ static void drop_name(struct entry *e)
 
 	entry_unlink(e);
 	e->parent = NULL;
-	dir->mtime_ns = dir->ctime_ns = tree_now();
-	if (e->orphan) {
-		e->ctime_ns = dir->mtime_ns;
+	touch_dir(dir, tree_now());
+	if (e->orphan)
 		DL_APPEND(e->tree->orphans, e);
-	} else {
+	else
 		entry_end(e);
-	}
 }
 
 int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, struct request *rq)
@@ -439,6 +446,7 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	if (!name_e || !name_v)
 		return -ENOMEM;
 
+	e->ctime_ns = tree_now();
 	pos_e = ++t->store->shm->next_pos;
 	pos_v = exchange ? ++t->store->shm->next_pos : 0;
 	c.changes[0] = (struct change){ .id = e->id,
@@ -467,7 +475,8 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 		drop_name(victim);
 	}
 	place_entry(e, to, take_ptr(name_e), new_len, pos_e);
-	e->ctime_ns = from->mtime_ns = from->ctime_ns = to->mtime_ns = to->ctime_ns = tree_now();
+	touch_dir(from, e->ctime_ns);
+	touch_dir(to, e->ctime_ns);
 	tell_kernel(from, rq);
 	tell_kernel(to, rq);
 	return 0;
@@ -478,7 +487,7 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 	uid_t uid = (c->mask & ATTR_UID) ? c->uid : e->uid;
 	int r;
 
-	if (uid != e->uid && e->parent) {
+	if (uid != e->uid && e != e->tree->root) {
 		r = quota_charge(e->tree, uid, 1, e->charged_bytes);
 		if (r < 0)
 			return r;
@@ -489,8 +498,11 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 		e->gid = c->gid;
 	if (c->mask & ATTR_MODE)
 		e->mode = (e->mode & S_IFMT) | (c->mode & (entry_is_dir(e) ? 07777 : 0777));
-	if (c->mask & ATTR_MTIME)
+	if (c->mask & ATTR_MTIME) {
 		e->mtime_ns = c->mtime_ns;
+		if (entry_is_dir(e))
+			e->tree->store->shm->times[e->slot] = c->mtime_ns;
+	}
 	e->ctime_ns = tree_now();
 	entry_save(e, rq, -1);
 	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) && e->kind->command) {

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #define BACKOFF_MAX_MS 1000
+#define EXIT_WAIT_MS 2000
 #define UNMOUNT_LAZY 1u /* KSHARED_SHUTDOWN_LAZY */
 
 struct keeper {
@@ -219,7 +220,7 @@ static int setup(struct keeper *k)
 		k->hello.dev = mountpoint_dev(k->c->dir);
 	}
 	clock_gettime(CLOCK_REALTIME, &ts);
-	k->head.version = 1;
+	k->head.version = KEEP_VERSION;
 	k->head.started_ns = (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 	return 0;
 }
@@ -347,7 +348,7 @@ static void on_query(struct keeper *k, const void *bytes)
 		fd = table_borrow(k->table, q.id);
 		reply(k, q.op, fd < 0 ? fd : 0, fd);
 		if (fd >= 0)
-			table_close(k->table, fd);
+			table_close(fd);
 		return;
 	case KEEP_READY:
 		k->ready = k->served = true;
@@ -420,7 +421,7 @@ static bool take_message(struct keeper *k)
 		kill_worker(k);
 	}
 	if (fd >= 0)
-		table_close(k->table, fd);
+		table_close(fd);
 	return true;
 }
 
@@ -495,6 +496,21 @@ static void on_signal(struct keeper *k)
 	}
 }
 
+/*
+ * The worker has closed its end: it is dying or dead. Its exit can hang, when it holds a file of a hung server; its
+ * transfers are over by then (the kernel ends those before it closes descriptors), so it need not be waited for.
+ */
+static void hung_up(struct keeper *k)
+{
+	struct pollfd p = { .fd = k->signal_fd, .events = POLLIN };
+
+	kill_worker(k);
+	if (poll(&p, 1, EXIT_WAIT_MS) > 0)
+		return;
+	log_error("worker %d does not end; it is left behind", (int)k->worker);
+	worker_died(k, SIGKILL);
+}
+
 static void loop(struct keeper *k)
 {
 	while (!k->ending) {
@@ -505,9 +521,8 @@ static void loop(struct keeper *k)
 
 		if (poll(p, 2, -1) < 0)
 			continue;
-		/* A hang-up is the worker's death, whose end SIGCHLD tells; until then there is nothing to hear. */
 		if (p[1].revents && !take_message(k) && !p[0].revents)
-			poll(p, 1, 1000);
+			hung_up(k);
 		if (p[0].revents)
 			on_signal(k);
 	}
@@ -517,7 +532,8 @@ static void end(struct keeper *k)
 {
 	if (k->worker > 0) {
 		kill_worker(k);
-		waitpid(k->worker, NULL, 0);
+		for (int ms = 0; ms < EXIT_WAIT_MS && waitpid(k->worker, NULL, WNOHANG) == 0; ms++)
+			usleep(1000);
 	}
 	if (k->mounted && unmount(k, false) < 0)
 		unmount(k, true);

@@ -4,6 +4,7 @@
  */
 #include <base/cleanup.h>
 #include <daemon/table.h>
+#include <engine/remote/classify.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 #include <uthash.h>
 #include <wire/fuse.h>
+
+#define CLOSER_STACK_BYTES (64u << 10)
 
 struct vault {
 	pid_t pid;
@@ -40,8 +43,6 @@ struct table {
 	int nr_vaults;
 	unsigned int nr_fds;
 	unsigned int max_fds;
-	int closer; /* a pipe to the thread */
-	pthread_t thread;
 	int fuse_fd;
 	struct keep_done done[KEEP_DONE_MAX];
 	uint64_t nr_done; /* all that ever were */
@@ -54,42 +55,37 @@ static size_t padded(size_t n)
 
 static void *closer(void *arg)
 {
-	int from = (int)(intptr_t)arg, fd;
-
-	while (read(from, &fd, sizeof(fd)) == sizeof(fd))
-		close(fd);
-	close(from);
+	close((int)(intptr_t)arg);
 	return NULL;
+}
+
+void table_close(int fd)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+
+	if (!close_may_wait(fd)) {
+		close(fd);
+		return;
+	}
+	/* A thread for each, so that one that hangs holds up no other. Without one the descriptor stays open. */
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, CLOSER_STACK_BYTES);
+	pthread_create(&thread, &attr, closer, (void *)(intptr_t)fd);
+	pthread_attr_destroy(&attr);
 }
 
 int table_new(struct table **ret, unsigned int max_fds)
 {
-	cleanup_free struct table *t = calloc(1, sizeof(*t));
-	int pipefd[2], r;
+	struct table *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return -ENOMEM;
-	if (pipe2(pipefd, O_CLOEXEC) < 0)
-		return -errno;
 	t->max_fds = max_fds;
-	t->closer = pipefd[1];
 	t->fuse_fd = -1;
-	r = pthread_create(&t->thread, NULL, closer, (void *)(intptr_t)pipefd[0]);
-	if (r != 0) {
-		close(pipefd[0]);
-		close(pipefd[1]);
-		return -r;
-	}
-	*ret = take_ptr(t);
+	*ret = t;
 	return 0;
-}
-
-void table_close(struct table *t, int fd)
-{
-	ssize_t n = write(t->closer, &fd, sizeof(fd));
-
-	if (n != sizeof(fd))
-		close(fd);
 }
 
 static void drop_fd(struct table *t, struct item *i)
@@ -102,7 +98,7 @@ static void drop_fd(struct table *t, struct item *i)
 	if (i->fd < 0)
 		return;
 	if (i->vault < 0) {
-		table_close(t, i->fd);
+		table_close(i->fd);
 		t->nr_fds--;
 	} else {
 		ssize_t n = write(t->vaults[i->vault].command, &i->fd, sizeof(i->fd));
@@ -128,15 +124,12 @@ void table_free(struct table *t)
 		return;
 	HASH_ITER(hh, t->items, i, tmp)
 		drop_item(t, i);
-	close(t->closer);
 	for (int k = 0; k < t->nr_vaults; k++) {
 		kill(t->vaults[k].pid, SIGKILL);
 		close(t->vaults[k].command);
 		close(t->vaults[k].pidfd);
 		waitpid(t->vaults[k].pid, NULL, 0);
 	}
-	/* The thread may be waiting for a hung file; it ends with the process. */
-	pthread_detach(t->thread);
 	free(t->vaults);
 	free(t);
 }
@@ -146,7 +139,7 @@ static int by_number(const void *a, const void *b)
 	return *(const int *)a - *(const int *)b;
 }
 
-/* In the fork: keep the records' descriptors and nothing else; close what we are told to. Only plain system calls. */
+/* In the fork: keep the records' descriptors and nothing else; close what we are told to. */
 static _Noreturn void be_vault(const int *fds, size_t n, int command)
 {
 	int next = 0, fd;
@@ -161,7 +154,7 @@ static _Noreturn void be_vault(const int *fds, size_t n, int command)
 		next = end + 1;
 	}
 	while (read(command, &fd, sizeof(fd)) == sizeof(fd))
-		close(fd);
+		table_close(fd);
 	_exit(0);
 }
 
@@ -199,7 +192,7 @@ static int split_off(struct table *t)
 		if (i->fd < 0 || i->vault >= 0)
 			continue;
 		i->vault = t->nr_vaults;
-		table_close(t, i->fd);
+		table_close(i->fd);
 	}
 	t->nr_vaults++;
 	t->nr_fds = 0;

@@ -6,7 +6,7 @@
  * the descriptors (a vault: it does nothing else) and the keeper goes on with an empty descriptor table. A vault is asked for a
  * descriptor with pidfd_getfd().
  *
- * Closing a descriptor may wait for a file's server, so it is a thread of its own that closes.
+ * Closing a file may wait for its server, so a thread of its own closes what may.
  */
 #ifndef KSHARED_DAEMON_TABLE_H
 #define KSHARED_DAEMON_TABLE_H
@@ -41,8 +41,8 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd);
 /** table_snapshot() - append all records and finished requests to @fd; fills the counts in @head. Return: 0; -errno. */
 int table_snapshot(const struct table *t, int fd, struct keep_snapshot *head);
 
-/** table_close() - close a descriptor that may be somebody else's, without waiting. */
-void table_close(struct table *t, int fd);
+/** table_close() - close a descriptor that may be somebody else's, without waiting for his server. */
+void table_close(int fd);
 
 /** table_is_vault() - is @pid one of the vaults? Its death is a loss that must be said. */
 bool table_is_vault(const struct table *t, pid_t pid);

@@ -11,6 +11,7 @@
 #include <daemon/worker.h>
 #include <engine/relay/poller.h>
 #include <engine/relay/relay.h>
+#include <engine/remote/classify.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <io/ctl.h>
@@ -55,16 +56,13 @@ static void keeper_lost(void)
 	_exit(0);
 }
 
-/* Closing a file flushes it, which may wait for its server; nothing else can. */
+/*
+ * A descriptor whose close may wait is left open: a hung close would hang the loop, and in a thread or a kernel worker
+ * our exit. The keeper closes its own copy; ours goes when this worker does.
+ */
 static void close_fd(struct tree *t, int fd)
 {
-	struct worker *w = t->owner;
-	struct statx st;
-
-	if (w->relay && statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE, &st) == 0 &&
-	    (S_ISREG(st.stx_mode) || S_ISDIR(st.stx_mode) || S_ISCHR(st.stx_mode)))
-		relay_close(w->relay, fd);
-	else
+	if (!close_may_wait(fd))
 		close(fd);
 }
 

@@ -221,6 +221,8 @@ int keep_restore(struct keep *k, struct tree *t, const void *bytes, size_t len)
 	if (len < sizeof(head))
 		return -EINVAL;
 	memcpy(&head, at, sizeof(head));
+	if (head.version != KEEP_VERSION)
+		return -EINVAL;
 	at += sizeof(head);
 	for (uint64_t i = 0; i < head.nr_done; i++) {
 		if ((size_t)(end - at) < sizeof(done))
@@ -245,7 +247,7 @@ int keep_restore(struct keep *k, struct tree *t, const void *bytes, size_t len)
 			remember_backing(k, item.id, item.backing);
 		at += padded(item.len);
 	}
-	return tree_restored(t);
+	return at == end ? tree_restored(t) : -EINVAL;
 }
 
 void keep_ready(struct keep *k)

@@ -30,6 +30,7 @@
 #define F_SEAL_EXEC 0x0020
 #endif
 
+#define PAGE 4096u
 #define FIXED (F_SEAL_SHRINK | F_SEAL_GROW)
 #define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
@@ -102,11 +103,17 @@ static unsigned int seals_of(int fd)
 	return seals < 0 ? 0 : (unsigned int)seals & SEALS;
 }
 
-/* Charge what the object has become. */
-static void settle(struct entry *e, int fd, uint64_t size)
+/* Charge what the object has become: its size, or the memory that it has, which can be more (FALLOC_FL_KEEP_SIZE). */
+static void settle(struct entry *e, int fd, const struct stat *st)
 {
 	const struct limits *l = &e->tree->limits;
-	uint64_t entries, bytes;
+	uint64_t entries, bytes, size = (uint64_t)st->st_size;
+
+	if (size < (uint64_t)st->st_blocks * 512)
+		size = (uint64_t)st->st_blocks * 512;
+	/* A last page that is begun is no more than the size says. */
+	if (size - (uint64_t)st->st_size < PAGE)
+		size = (uint64_t)st->st_size;
 
 	if (size == e->charged_bytes)
 		return;
@@ -127,7 +134,7 @@ static void mem_describe(struct entry *e, struct description *ret)
 	ret->access = O_RDWR;
 	if (fd < 0 || fstat(fd, &st) < 0)
 		return;
-	settle(e, fd, (uint64_t)st.st_size);
+	settle(e, fd, &st);
 	ret->size_bytes = (uint64_t)st.st_size;
 	ret->allocated_bytes = (uint64_t)st.st_blocks * 512;
 	ret->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
@@ -251,7 +258,7 @@ static int mem_fallocate(struct entry *e, struct request *rq)
 
 	if (end < rq->offset || end > INT64_MAX)
 		return -EFBIG;
-	if (!(rq->flags & FALLOC_FL_KEEP_SIZE) && end > e->charged_bytes) {
+	if (!(rq->flags & FALLOC_FL_PUNCH_HOLE) && end > e->charged_bytes) {
 		r = entry_recharge(e, end, false);
 		if (r < 0)
 			return r;

@@ -112,6 +112,7 @@ static int srv_open(struct entry *e, struct request *rq)
 		return -EOPNOTSUPP;
 	}
 	rq->how = OPEN_DIRECT;
+	rq->backing = 0;
 	/* A handle without O_APPEND on an appending descriptor is served here, where each write appends. */
 	if (e->tree->passthrough && !(p->facts.append && (want & 2) && !(rq->oflags & O_APPEND))) {
 		id = e->tree->store->ops->backing(e->tree->store, e->id);
@@ -120,7 +121,8 @@ static int srv_open(struct entry *e, struct request *rq)
 			rq->backing = id;
 		}
 	}
-	return 0;
+	/* What may hang is served by the kernel, to its caller alone, or not at all. */
+	return p->facts.slow && rq->how != OPEN_PASSTHROUGH ? -EOPNOTSUPP : 0;
 }
 
 /* A transfer under way. */
@@ -175,7 +177,6 @@ static int start_io(struct entry *e, struct request *rq, bool write)
 			.len = rq->len,
 			.write = write,
 			.nonblock = !file && (rq->oflags & O_NONBLOCK),
-			.quick = !p->facts.slow,
 			.regular = file,
 			.done = io_done,
 		},
@@ -390,13 +391,15 @@ static int srv_command(struct entry *e, struct request *rq)
 		return rq->cmd == COMMAND_FSYNC && !p->posted_ns ? 0 : -EINVAL;
 	switch (rq->cmd) {
 	case COMMAND_FALLOCATE:
+		if (p->facts.slow)
+			return -EOPNOTSUPP;
 		if (!(access_wanted(p->facts.access) & 2))
 			return -EBADF;
 		if (p->facts.append && rq->flags)
 			return -EPERM;
 		return start_call(e, rq);
 	case COMMAND_FSYNC:
-		return start_call(e, rq);
+		return p->facts.slow ? -EOPNOTSUPP : start_call(e, rq);
 	case COMMAND_LSEEK:
 		return seek_data(e, rq);
 	default:

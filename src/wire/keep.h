@@ -16,6 +16,7 @@
 
 #include <stdint.h>
 
+#define KEEP_VERSION 1 /* of the snapshot */
 #define KEEP_BLOB_MAX 1024 /* bytes of one record */
 #define KEEP_MSG_MAX (KEEP_BLOB_MAX * 2 + 256)
 #define KEEP_DONE_MAX 4096 /* finished transactions remembered, for requests that come again */
@@ -119,6 +120,7 @@ struct shm {
 	uint64_t poison_tries;
 	uint64_t pad[57];
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
+	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */
 	struct shm_slot slots[SHM_SLOTS];
 };

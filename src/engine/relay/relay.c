@@ -49,8 +49,7 @@ static uint64_t name_of(unsigned int is, uint32_t index, uint32_t step)
 int relay_ring_new(struct io_uring_params *params)
 {
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
-				       IORING_OP_CLOSE };
+				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
 	struct io_uring ring;
 	int fd, r;
@@ -195,7 +194,7 @@ static void submit(struct relay *r)
 	relay_dispatch(r);
 }
 
-static int start_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool quick, bool many)
+static int start_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool many)
 {
 	struct io_uring_sqe *sqe = get_sqe(r);
 	int e;
@@ -212,20 +211,18 @@ static int start_wait(struct relay *r, struct relay_wait *w, int fd, unsigned in
 	else
 		io_uring_prep_poll_add(sqe, fd, events);
 	sqe->user_data = name_of(IS_WAIT, w->index, r->items[w->index].generation);
-	if (!quick)
-		sqe->flags |= IOSQE_ASYNC;
 	submit(r);
 	return 0;
 }
 
-int relay_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool quick)
+int relay_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events)
 {
-	return start_wait(r, w, fd, events, quick, false);
+	return start_wait(r, w, fd, events, false);
 }
 
 int relay_watch(struct relay *r, struct relay_wait *w, int fd, unsigned int events)
 {
-	return start_wait(r, w, fd, events, true, true);
+	return start_wait(r, w, fd, events, true);
 }
 
 void relay_wait_cancel(struct relay *r, struct relay_wait *w)
@@ -317,7 +314,7 @@ static void wait_io(struct relay_io *io)
 		free_slot(r, io);
 	}
 	io->wait.ready = on_ready;
-	e = relay_wait(r, &io->wait, io->fd, io->write ? POLLOUT : POLLIN, io->quick);
+	e = relay_wait(r, &io->wait, io->fd, io->write ? POLLOUT : POLLIN);
 	if (e < 0)
 		finish(io, n ? (int)n : e);
 }
@@ -380,7 +377,7 @@ static void try_io(struct relay_io *io)
 	else
 		io_uring_prep_read(sqe, io->fd, s->data, (unsigned int)io->len, (__u64)io->offset);
 	sqe->user_data = name_of(IS_SLOT, (uint32_t)io->slot, (uint32_t)(s->progress >> 32));
-	if (io->regular || !io->quick)
+	if (io->regular)
 		sqe->flags |= IOSQE_ASYNC;
 	else if (!io->plain)
 		sqe->rw_flags = RWF_NOWAIT;
@@ -393,7 +390,7 @@ static void try_plain(struct relay_io *io)
 	struct pollfd p = { .fd = io->fd, .events = io->write ? POLLOUT : POLLIN };
 
 	io->plain = true;
-	if (!io->quick || poll(&p, 1, 0) > 0)
+	if (poll(&p, 1, 0) > 0)
 		try_io(io);
 	else
 		wait_io(io);
@@ -420,7 +417,7 @@ static void go_on(struct relay_io *io, int res)
 
 	if (res == -EOPNOTSUPP && !io->plain && !io->regular) {
 		try_plain(io);
-	} else if (res == -EAGAIN && !io->regular && (!io->plain || io->quick)) {
+	} else if (res == -EAGAIN && !io->regular) {
 		wait_io(io);
 	} else if (res == -ECANCELED || res == -EINTR) {
 		if (io->cancelled)
@@ -445,10 +442,7 @@ void relay_start(struct relay *r, struct relay_io *io)
 	io->wait.index = 0;
 	if (io->len > SHM_SLOT_BYTES)
 		io->len = SHM_SLOT_BYTES;
-	if (!io->regular && !io->quick && !io->nonblock)
-		wait_io(io);
-	else
-		try_io(io);
+	try_io(io);
 }
 
 void relay_cancel(struct relay_io *io)
@@ -507,20 +501,6 @@ int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uin
 		return -EAGAIN;
 	io_uring_prep_fallocate(sqe, fd, mode, offset, len);
 	return start_call(r, c, sqe);
-}
-
-void relay_close(struct relay *r, int fd)
-{
-	struct io_uring_sqe *sqe = get_sqe(r);
-
-	if (!sqe) {
-		close(fd);
-		return;
-	}
-	io_uring_prep_close(sqe, fd);
-	sqe->user_data = name_of(IS_NOTHING, 0, 0);
-	sqe->flags |= IOSQE_ASYNC;
-	io_uring_submit(&r->ring);
 }
 
 void relay_dispatch(struct relay *r)

@@ -2,8 +2,9 @@
 /*
  * relay.h - reading, writing and polling somebody else's descriptors, without ever waiting, exactly once.
  *
- * Theory of operation. Every call goes through one io_uring, so that a descriptor that blocks (a pipe without data, a terminal, a
- * file of a hung server) blocks a kernel worker and not the event loop.
+ * Theory of operation. Every call goes through one io_uring, so that a descriptor that blocks (a pipe without data, a terminal,
+ * a file that must come from a disk) blocks a kernel worker and not the event loop. A file of a network file system or of another
+ * FUSE server must not come here: a transfer on it may hang for ever, and our exit with it.
  *
  * A process may be killed between the system call that took bytes out of a stream and the reply that
  * delivers them; then the bytes are lost, or, when the request is made again, moved twice. So a transfer runs in a slot of memory
@@ -77,15 +78,13 @@ struct relay_wait {
 };
 
 /**
- * relay_wait() - wait once.
- * @quick: polling this descriptor cannot block
+ * relay_wait() - wait once. Polling the descriptor must not block.
  * Return: 0; -ENOMEM; -EAGAIN the ring is full.
  */
-int relay_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool quick);
+int relay_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events);
 
 /**
  * relay_watch() - be told of the present state, during the call, and then of each change to ready (as EPOLLET).
- * Polling the descriptor must not block.
  * Return: as relay_wait().
  */
 int relay_watch(struct relay *r, struct relay_wait *w, int fd, unsigned int events);
@@ -99,7 +98,6 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w);
  * @fd: stays open until @done
  * @offset: -1: a stream
  * @nonblock: -EAGAIN rather than wait
- * @quick: polling cannot block
  * @regular: a file: always ready; handed to a kernel worker at once
  * @data: bytes to write; copied if they are needed longer than relay_start()
  * @len: bytes; at most SHM_SLOT_BYTES
@@ -113,7 +111,6 @@ struct relay_io {
 	size_t len;
 	bool write;
 	bool nonblock;
-	bool quick;
 	bool regular;
 	void (*done)(struct relay_io *io, int result, const void *data);
 
@@ -147,8 +144,5 @@ int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only);
 
 /** relay_fallocate() - fallocate(2). Return: 0, @c->done follows; -errno. */
 int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len);
-
-/** relay_close() - close a descriptor that may block in close(2). */
-void relay_close(struct relay *r, int fd);
 
 #endif

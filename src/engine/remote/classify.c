@@ -90,8 +90,19 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	}
 	strcpy(ret->what, "device");
 	/* Memory devices (null, zero, urandom) answer at once; any other driver may do what it likes. */
-	if (major != 1)
+	if (major != 1) {
 		ret->class = FD_OPAQUE;
+		ret->slow = true;
+	}
+}
+
+bool close_may_wait(int fd)
+{
+	struct fd_facts facts;
+
+	if (classify_fd(fd, &facts) < 0)
+		return false;
+	return facts.slow;
 }
 
 int classify_fd(int fd, struct fd_facts *ret)
@@ -123,6 +134,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 	case S_IFDIR:
 		strcpy(ret->what, "directory");
 		ret->class = FD_OPAQUE;
+		ret->slow = !(st.stx_mask & STATX_MNT_ID) || mount_is_slow(st.stx_mnt_id);
 		break;
 	case S_IFBLK:
 		strcpy(ret->what, "block");

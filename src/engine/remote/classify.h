@@ -43,4 +43,11 @@ struct fd_facts {
  */
 int classify_fd(int fd, struct fd_facts *ret);
 
+/**
+ * close_may_wait() - would close(2) of this descriptor perhaps wait for a file's server?
+ * Closing a file flushes it, also when other descriptors of it remain; and nothing can end that wait, not even
+ * SIGKILL. Closing anything else does not wait.
+ */
+bool close_may_wait(int fd);
+
 #endif
