@@ -1,11 +1,14 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * log.c - standard error until log_to_syslog(), then both, since a supervisor may read either.
+ * log.c - standard error; in the background the system log, too, since an operator may read either.
  */
 #include <base/log.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <syslog.h>
+#include <unistd.h>
 
 static bool use_syslog;
 
@@ -22,10 +25,20 @@ static void say(int priority, const char *format, va_list args)
 	fputc('\n', stderr);
 }
 
-void log_to_syslog(const char *name)
+void log_to_background(const char *name)
 {
+	struct stat st;
+	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
 	openlog(name, LOG_PID, LOG_DAEMON);
 	use_syslog = true;
+	if (null < 0)
+		return;
+	dup2(null, STDIN_FILENO);
+	dup2(null, STDOUT_FILENO);
+	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISREG(st.st_mode))
+		dup2(null, STDERR_FILENO);
+	close(null);
 }
 
 void log_error(const char *format, ...)

@@ -8,8 +8,12 @@
 
 #include <stdbool.h>
 
-/** log_to_syslog() - from now on; standard error is no longer anybody's. */
-void log_to_syslog(const char *name);
+/**
+ * log_to_background() - from now on to the system log, too.
+ * The standard descriptors are given back to whoever waits for their end; standard error stays if it is a file, which
+ * is then the log.
+ */
+void log_to_background(const char *name);
 
 /** log_error() - something failed: the thing, the reason, the next step. */
 void log_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

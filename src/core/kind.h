@@ -109,10 +109,17 @@ struct request {
 	void *pending;
 };
 
+/* How long an answer about an entry may be remembered. */
+enum change_rate {
+	CHANGE_NEVER, /* nothing changes unseen */
+	CHANGE_DETAILS, /* memory in use and times do: a second */
+	CHANGE_ALL, /* its size, too: not at all */
+};
+
 /**
  * struct description - what an entry is like at this moment; filled by `describe`.
  * @what: see struct kshared_entry
- * @changing: size or times may change without a request passing here
+ * @change: what may change without a request passing here
  */
 struct description {
 	char what[16];
@@ -125,7 +132,7 @@ struct description {
 	uint32_t poster_pid;
 	char poster_comm[16];
 	uint32_t seals;
-	bool changing;
+	enum change_rate change;
 };
 
 /**

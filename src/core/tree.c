@@ -437,7 +437,7 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 		return -ENOENT;
 	victim = tree_lookup(to, new_name, new_len);
 	if (victim == e)
-		return 0;
+		return (flags & RENAME_NOREPLACE) ? -EEXIST : 0;
 	r = rename_check(e, to, victim, flags, rq->cred);
 	if (r < 0)
 		return r;
@@ -528,9 +528,11 @@ struct entry *tree_next(struct entry *dir, uint64_t after)
 {
 	struct entry *e = dir->cursor;
 
-	/* The cursor stands at the entry given last; a listing goes on from there, any other begins anew. */
-	if (!e || e->pos > after)
+	/* The cursor stands at the entry given last; a listing goes on near it, in either direction. */
+	if (!e)
 		e = dir->children;
+	while (e && e != dir->children && e->prev->pos > after)
+		e = e->prev;
 	while (e && e->pos <= after)
 		e = e->next;
 	if (e)

@@ -13,31 +13,14 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 static int ready_pipe = -1;
 
-/* Standard error stays if it goes to a file, which is then the log; a terminal or a pipe is given back. */
-static void detach(void)
-{
-	struct stat st;
-	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-
-	if (null < 0)
-		return;
-	dup2(null, STDIN_FILENO);
-	dup2(null, STDOUT_FILENO);
-	if (fstat(STDERR_FILENO, &st) < 0 || !S_ISREG(st.st_mode))
-		dup2(null, STDERR_FILENO);
-	close(null);
-}
-
 static void ready(void)
 {
-	detach();
-	log_to_syslog("ksharedd");
+	log_to_background("ksharedd");
 	if (write(ready_pipe, "", 1) != 1)
 		log_info("whoever started this has gone");
 	close(ready_pipe);

@@ -352,6 +352,8 @@ int worker_run(const struct config *c)
 		log_error("worker: %s", strerror(-r));
 		return 1;
 	}
+	if (!c->foreground)
+		log_to_background("ksharedd");
 	keep_ready(w.keep);
 	r = sd_event_loop(w.event);
 	if (r < 0)

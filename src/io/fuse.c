@@ -302,8 +302,7 @@ static void do_init(struct fuse_request *q)
 		offered |= (uint64_t)flags2 << 32;
 	}
 	wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-		 FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HAS_RESEND |
-		 FUSE_DIRECT_IO_ALLOW_MMAP;
+		 FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HAS_RESEND;
 	if (f->conf.want_passthrough)
 		wanted |= FUSE_PASSTHROUGH;
 	f->flags = offered & wanted;

@@ -4,7 +4,7 @@
  *
  * How long the kernel may remember an answer: names for a day where it can be told that they changed (7.44), else not
  * at all; attributes for a day, since every change passes here or is told, except of what can change behind our
- * back, which is not remembered.
+ * back: sizes are then not remembered, what is less for a second.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -21,7 +21,7 @@
 struct facts {
 	struct fuse_attr attr;
 	int64_t btime_ns;
-	bool changing;
+	uint64_t valid_s; /* how long it may be remembered */
 };
 
 static void split(int64_t ns, uint64_t *sec, uint32_t *nsec)
@@ -51,7 +51,7 @@ static void look_at(struct entry *e, struct facts *ret)
 	a->atimensec = a->mtimensec;
 	split(e->ctime_ns, &a->ctime, &a->ctimensec);
 	ret->btime_ns = e->btime_ns;
-	ret->changing = d.changing;
+	ret->valid_s = d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 1 : 0;
 }
 
 void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret)
@@ -62,7 +62,7 @@ void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret
 	*ret = (struct fuse_entry_out){
 		.nodeid = e->id,
 		.entry_valid = f->minor >= 44 ? DAY : 0,
-		.attr_valid = facts.changing ? 0 : DAY,
+		.attr_valid = facts.valid_s,
 		.attr = facts.attr,
 	};
 }
@@ -81,7 +81,7 @@ static void finish_attr(struct fuse_request *q)
 	struct fuse_attr_out out;
 
 	look_at(q->e, &facts);
-	out = (struct fuse_attr_out){ .attr_valid = facts.changing ? 0 : DAY, .attr = facts.attr };
+	out = (struct fuse_attr_out){ .attr_valid = facts.valid_s, .attr = facts.attr };
 	fuse_finish_bytes(q, &out, sizeof(out));
 }
 
@@ -108,7 +108,7 @@ void fuse_do_statx(struct fuse_request *q)
 
 	look_at(q->e, &facts);
 	a = &facts.attr;
-	out.attr_valid = facts.changing ? 0 : DAY;
+	out.attr_valid = facts.valid_s;
 	out.stat = (struct fuse_statx){
 		.mask = STATX_BASIC_STATS | STATX_BTIME,
 		.blksize = a->blksize,

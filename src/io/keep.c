@@ -168,7 +168,8 @@ static int backing(struct store *s, uint64_t id)
 	if (b)
 		return b->backing;
 	r = ask(k, KEEP_BACKING, id, 0, NULL);
-	remember_backing(k, id, r);
+	if (r > 0)
+		remember_backing(k, id, r);
 	return r;
 }
 

@@ -139,7 +139,10 @@ static void mem_describe(struct entry *e, struct description *ret)
 	ret->allocated_bytes = (uint64_t)st.st_blocks * 512;
 	ret->mtime_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 + st.st_mtim.tv_nsec;
 	ret->seals = seals_of(fd);
-	ret->changing = p->shared && (ret->seals & FIXED) != FIXED;
+	if (p->shared && (ret->seals & FIXED) != FIXED)
+		ret->change = CHANGE_ALL;
+	else if (!(ret->seals & F_SEAL_WRITE))
+		ret->change = CHANGE_DETAILS;
 }
 
 static int mem_open(struct entry *e, struct request *rq)

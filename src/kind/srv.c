@@ -112,9 +112,11 @@ static int srv_open(struct entry *e, struct request *rq)
 		return -EOPNOTSUPP;
 	}
 	rq->how = OPEN_DIRECT;
-	rq->backing = 0;
-	/* A handle without O_APPEND on an appending descriptor is served here, where each write appends. */
-	if (e->tree->passthrough && !(p->facts.append && (want & 2) && !(rq->oflags & O_APPEND))) {
+	/*
+	 * The kernel would write where the opener says, not at the end; so what appends is served here, where each
+	 * write does. For every opener of it: an inode is opened for passthrough always or never.
+	 */
+	if (e->tree->passthrough && !(p->facts.append && (access_wanted(p->facts.access) & 2))) {
 		id = e->tree->store->ops->backing(e->tree->store, e->id);
 		if (id > 0) {
 			rq->how = OPEN_PASSTHROUGH;
@@ -459,7 +461,7 @@ static void srv_describe(struct entry *e, struct description *ret)
 	int fd;
 
 	snprintf(ret->what, sizeof(ret->what), "%s", p->posted_ns ? p->facts.what : "unposted");
-	ret->changing = !p->posted_ns || p->facts.class == FD_FILE;
+	ret->change = !p->posted_ns || p->facts.class == FD_FILE ? CHANGE_ALL : CHANGE_NEVER;
 	if (!p->posted_ns)
 		return;
 	ret->access = p->facts.access;

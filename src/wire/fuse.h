@@ -30,7 +30,6 @@
 #define FUSE_MAX_PAGES (1 << 22)
 #define FUSE_INIT_EXT (1 << 30)
 #define FUSE_NO_EXPORT_SUPPORT (1ULL << 38)
-#define FUSE_DIRECT_IO_ALLOW_MMAP (1ULL << 36)
 #define FUSE_PASSTHROUGH (1ULL << 37)
 #define FUSE_HAS_RESEND (1ULL << 39)
 

@@ -71,6 +71,8 @@ int relay_ring_new(struct io_uring_params *params)
 	if (r == 0)
 		r = io_uring_enable_rings(&ring);
 	fd = r < 0 ? r : fcntl(ring.ring_fd, F_DUPFD_CLOEXEC, 3);
+	if (r == 0 && fd < 0)
+		fd = -errno;
 	io_uring_queue_exit(&ring);
 	return fd;
 }
@@ -80,15 +82,18 @@ int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *par
 {
 	struct io_uring_params p = *params;
 	cleanup_free struct relay *r = calloc(1, sizeof(*r));
-	int e;
+	int e, fd;
 
 	if (!r)
 		return -ENOMEM;
 	r->slot_io = calloc(nr_slots, sizeof(struct relay_io *));
 	if (!r->slot_io)
 		return -ENOMEM;
-	e = io_uring_queue_mmap(ring_fd, &p, &r->ring);
+	fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
+	e = fd < 0 ? -errno : io_uring_queue_mmap(fd, &p, &r->ring);
 	if (e < 0) {
+		if (fd >= 0)
+			close(fd);
 		free(r->slot_io);
 		return e;
 	}
