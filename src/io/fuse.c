@@ -9,6 +9,7 @@
 #include <io/fuse_internal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
 #include <utlist.h>
@@ -89,6 +90,23 @@ static const struct op ops[FUSE_OPCODE_END] = {
 	[FUSE_COPY_FILE_RANGE_64] = { "COPY_FILE_RANGE_64", .any_node = true, .payload = true, .error = -ENOSYS },
 };
 
+/*
+ * A buffer whose pages are there. The kernel pins a message's pages while it copies; if it had to fault one in for a process
+ * that is being killed it would give up, and answer the message's caller with EIO instead of keeping it for the
+ * next worker. With the pages present it does not look for signals.
+ */
+static void *new_buffer(void)
+{
+	void *at = mmap(NULL, FUSE_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	if (at == MAP_FAILED)
+		return NULL;
+	madvise(at, FUSE_BUFFER_BYTES, MADV_NOHUGEPAGE);
+	mlock(at, FUSE_BUFFER_BYTES);
+	memset(at, 0, FUSE_BUFFER_BYTES);
+	return at;
+}
+
 int fuse_new(struct fuse **ret, const struct fuse_conf *conf)
 {
 	struct fuse *f = calloc(1, sizeof(*f));
@@ -99,8 +117,8 @@ int fuse_new(struct fuse **ret, const struct fuse_conf *conf)
 	f->tree = conf->tree;
 	f->minor = conf->minor;
 	f->flags = conf->flags;
-	f->in = malloc(FUSE_BUFFER_BYTES);
-	f->out = malloc(FUSE_BUFFER_BYTES);
+	f->in = new_buffer();
+	f->out = new_buffer();
 	if (!f->in || !f->out) {
 		fuse_free(f);
 		return -ENOMEM;
@@ -121,8 +139,10 @@ void fuse_free(struct fuse *f)
 		HASH_DEL(f->pending, q);
 		free(q);
 	}
-	free(f->in);
-	free(f->out);
+	if (f->in)
+		munmap(f->in, FUSE_BUFFER_BYTES);
+	if (f->out)
+		munmap(f->out, FUSE_BUFFER_BYTES);
 	free(f);
 }
 
@@ -221,10 +241,14 @@ void fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, 
 {
 	struct fuse_write_out out = { .size = bytes };
 
-	if (write)
+	if (write) {
 		send_bytes(f, unique, 0, &out, sizeof(out));
-	else
-		send_bytes(f, unique, 0, data, bytes);
+		return;
+	}
+	if (bytes > FUSE_BUFFER_BYTES)
+		bytes = FUSE_BUFFER_BYTES;
+	memcpy(f->out, data, bytes);
+	send_bytes(f, unique, 0, f->out, bytes);
 }
 
 static void forget(struct fuse *f, uint64_t id)

@@ -37,6 +37,7 @@ struct relay {
 	struct relay_item *items; /* items[0] is never used */
 	uint32_t nr_items;
 	uint32_t free_item;
+	uint32_t first_generation; /* differs from an earlier process's, whose completions may still come */
 	struct relay_io *queue; /* wait for a slot */
 	bool reaping;
 };
@@ -100,6 +101,7 @@ int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *par
 	/* What an earlier process had queued but not submitted is no longer meant. */
 	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
 	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
+	r->first_generation = (uint32_t)getpid() << 12;
 	r->slots = slots;
 	r->nr_slots = nr_slots;
 	*ret = take_ptr(r);
@@ -174,7 +176,8 @@ static int take_item(struct relay *r, void *who, uint32_t *ret)
 		if (!items)
 			return -ENOMEM;
 		for (uint32_t k = r->nr_items ? r->nr_items : 1; k < n; k++)
-			items[k] = (struct relay_item){ .next_free = k + 1 < n ? k + 1 : 0 };
+			items[k] = (struct relay_item){ .generation = r->first_generation,
+							.next_free = k + 1 < n ? k + 1 : 0 };
 		r->items = items;
 		i = r->nr_items ? r->nr_items : 1;
 		r->nr_items = n;
@@ -340,7 +343,8 @@ static bool take_slot(struct relay_io *io)
 	r->slot_io[i] = io;
 	r->nr_busy++;
 	io->slot = (int)i;
-	s->progress = 0;
+	/* Steps go on from the last transfer's: a completion of that one, however late, is not taken for ours. */
+	s->progress = ((s->progress >> 32) + 1) << 32;
 	s->write = io->write;
 	if (io->write)
 		memcpy(s->data, io->data, io->len);
