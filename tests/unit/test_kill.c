@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * test_kill.c - the theory at the head of engine/relay/relay.h: a process that is killed at any instruction of a transfer
+ * loses no byte and moves none twice.
+ *
+ * A child is the worker: it shares the ring and the slots, and reads (or writes) a numbered stream. This process is the
+ * keeper, the kernel that waits for answers, and the next worker: it kills the child, reaps it, makes a new relay,
+ * recovers, and starts the next child with the request that is still unanswered.
+ *
+ * An answer is, as a write to /dev/fuse, one step: refused unless the request is the one that is waited for. Once the
+ * child is stepped through one transfer instruction by instruction, being killed one instruction later each
+ * time; once it is killed at moments that chance chooses.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <sys/ptrace.h>
+#include <sys/socket.h>
+#include <sys/wait.h>
+
+#include "relay_fixture.h"
+
+#define CHUNK 96
+#define STEPS_MAX 20000
+
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define STRIDE 23
+#define STORMS 300
+#else
+#define STRIDE 1
+#define STORMS 3000
+#endif
+
+/*
+ * What the kernel knows of the one request: shared by all.
+ * @unique: the request that waits for its answer
+ * @result: the answer, taken together with @answered
+ * @answered: the last request that was answered
+ */
+struct mailbox {
+	uint64_t unique;
+	_Atomic uint64_t answered;
+	int result;
+	unsigned char data[CHUNK];
+	uint64_t refused;
+	_Atomic uint32_t transfers;
+};
+
+struct fixture {
+	struct rig rig;
+	struct mailbox *box;
+	int fd[2];
+	bool write;
+	uint64_t produced; /* bytes that went into the stream on the test's side of a read; counted at its end for a write */
+	uint64_t delivered; /* bytes that answers spoke of */
+	uint64_t recovered;
+	unsigned int seed;
+};
+
+static unsigned char number(uint64_t at)
+{
+	return (unsigned char)((at * 2654435761u) >> 11);
+}
+
+static void fixture_init(struct fixture *f, bool write, bool sockets)
+{
+	*f = (struct fixture){ .write = write, .seed = 1 };
+	rig_init(&f->rig);
+	f->box = mmap(NULL, sizeof(*f->box), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	assert_ptr_not_equal(f->box, MAP_FAILED);
+	f->box->unique = 1;
+	assert_int_equal(sockets ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->fd) : pipe2(f->fd, O_CLOEXEC), 0);
+	/* Ours never blocks; the child's is an open file of its own and does. */
+	assert_int_equal(fcntl(f->fd[write ? 0 : 1], F_SETFL, O_NONBLOCK), 0);
+}
+
+static void fixture_deinit(struct fixture *f)
+{
+	rig_deinit(&f->rig);
+	close(f->fd[0]);
+	close(f->fd[1]);
+	munmap(f->box, sizeof(*f->box));
+}
+
+/* The answer to @unique, in one step; refused if nobody waits for it. */
+static void deliver(struct mailbox *box, uint64_t unique, int result, const void *data)
+{
+	if (box->unique != unique || atomic_load(&box->answered) == unique) {
+		box->refused++;
+		return;
+	}
+	if (data && result > 0)
+		memcpy(box->data, data, (size_t)result);
+	box->result = result;
+	atomic_store(&box->answered, unique);
+}
+
+/* The test's side of the stream: keeps something to read there, or takes out and checks what was written. */
+static void feed(struct fixture *f)
+{
+	unsigned char bytes[CHUNK * 4];
+
+	for (size_t i = 0; i < sizeof(bytes); i++)
+		bytes[i] = number(f->produced + i);
+	if (f->produced - f->delivered < sizeof(bytes)) {
+		ssize_t n = write(f->fd[1], bytes, sizeof(bytes));
+
+		assert_true(n > 0);
+		f->produced += (uint64_t)n;
+	}
+}
+
+static void drain(struct fixture *f)
+{
+	unsigned char bytes[4096];
+	ssize_t n;
+
+	while ((n = read(f->fd[0], bytes, sizeof(bytes))) > 0) {
+		for (ssize_t i = 0; i < n; i++)
+			assert_int_equal(bytes[i], number(f->produced + (uint64_t)i));
+		f->produced += (uint64_t)n;
+	}
+}
+
+/* If the request has been answered: check the answer; the next one is asked. */
+static void take_answer(struct fixture *f)
+{
+	struct mailbox *box = f->box;
+
+	if (atomic_load(&box->answered) != box->unique)
+		return;
+	assert_true(box->result > 0);
+	if (!f->write)
+		for (int i = 0; i < box->result; i++)
+			assert_int_equal(box->data[i], number(f->delivered + (uint64_t)i));
+	f->delivered += (uint64_t)box->result;
+	box->unique++;
+}
+
+static struct fixture *child_of;
+
+static void child_done(struct relay_io *io, int result, const void *data)
+{
+	struct job *j = (struct job *)io;
+
+	deliver(child_of->box, io->unique, result, io->write ? NULL : data);
+	j->calls++;
+}
+
+/* The worker: carries out the request that waits; @more: and the following ones too. */
+static _Noreturn void child(struct fixture *f, bool stepped, bool more)
+{
+	static struct job j;
+	unsigned char out[CHUNK];
+	struct relay *relay;
+	uint64_t delivered = f->delivered, unique = f->box->unique;
+
+	child_of = f;
+	if (relay_new(&relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, NR_SLOTS) < 0)
+		_exit(1);
+	if (stepped) {
+		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
+		raise(SIGSTOP);
+	}
+	do {
+		for (size_t i = 0; i < sizeof(out) && f->write; i++)
+			out[i] = number(delivered + i);
+		j.calls = 0;
+		j.io = (struct relay_io){
+			.unique = unique,
+			.fd = f->fd[f->write ? 1 : 0],
+			.offset = -1,
+			.data = out,
+			.len = CHUNK,
+			.write = f->write,
+			.done = child_done,
+		};
+		relay_start(relay, &j.io);
+		while (!j.calls)
+			relay_dispatch(relay);
+		atomic_fetch_add(&f->box->transfers, 1);
+		/* In a storm the child itself asks the next one: the mailbox is checked as the stream goes on. */
+		if (more) {
+			for (int i = 0; !f->write && i < f->box->result; i++)
+				if (f->box->data[i] != number(delivered + (uint64_t)i))
+					_exit(2);
+			delivered += (uint64_t)f->box->result;
+			unique++;
+			f->delivered = delivered;
+			f->box->unique = unique;
+		}
+	} while (more);
+	_exit(0);
+}
+
+static void recovered(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+{
+	struct fixture *f = ctx;
+
+	assert_int_equal(write, f->write);
+	assert_true(bytes <= CHUNK);
+	f->recovered++;
+	deliver(f->box, unique, (int)bytes, write ? NULL : data);
+}
+
+/* What the next worker does first. */
+static void recover(struct fixture *f)
+{
+	relay_free(f->rig.relay);
+	assert_int_equal(relay_new(&f->rig.relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, NR_SLOTS), 0);
+	relay_recover(f->rig.relay, recovered, f);
+	for (int i = 0; i < NR_SLOTS; i++)
+		assert_true(f->rig.slots[i].unique == 0);
+	take_answer(f);
+	if (f->write) {
+		drain(f);
+		/* Every byte in the stream was spoken of in an answer, and every byte spoken of is in the stream. */
+		assert_int_equal(f->produced, f->delivered);
+	}
+}
+
+/* Let a child take @steps instructions of one transfer, and kill it. Return: true if it had ended before. */
+static bool kill_after(struct fixture *f, unsigned int steps)
+{
+	bool ended = false;
+	int status;
+	pid_t pid;
+
+	if (!f->write)
+		feed(f);
+	pid = fork();
+	if (pid == 0)
+		child(f, true, false);
+	assert_true(pid > 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_true(WIFSTOPPED(status));
+	for (unsigned int i = 0; i < steps && !ended; i++) {
+		assert_int_equal(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL), 0);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		ended = WIFEXITED(status);
+	}
+	if (ended) {
+		assert_int_equal(WEXITSTATUS(status), 0);
+	} else {
+		kill(pid, SIGKILL);
+		assert_int_equal(waitpid(pid, &status, 0), pid);
+		assert_true(WIFSIGNALED(status));
+	}
+	recover(f);
+	return ended;
+}
+
+static void every_instruction(bool write, bool sockets)
+{
+	struct fixture f;
+	unsigned int n = 0;
+
+	fixture_init(&f, write, sockets);
+	while (n < STEPS_MAX && !kill_after(&f, n))
+		n += STRIDE;
+	assert_true(n < STEPS_MAX);
+	/* It was killed in between, not only before and after. */
+	assert_true(f.recovered > 0);
+	assert_true(f.delivered > 0);
+	print_message("# killed after each of %u instructions: %lu requests, %lu answered by the next worker\n", n,
+		      (unsigned long)f.box->unique, (unsigned long)f.recovered);
+	fixture_deinit(&f);
+}
+
+static void test_a_reader_of_a_pipe_killed_at_every_instruction(void **state)
+{
+	every_instruction(false, false);
+}
+
+static void test_a_reader_of_a_socket_killed_at_every_instruction(void **state)
+{
+	every_instruction(false, true);
+}
+
+static void test_a_writer_to_a_pipe_killed_at_every_instruction(void **state)
+{
+	every_instruction(true, false);
+}
+
+static void test_a_writer_to_a_socket_killed_at_every_instruction(void **state)
+{
+	every_instruction(true, true);
+}
+
+#define TEST(name) cmocka_unit_test(name)
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		TEST(test_a_reader_of_a_pipe_killed_at_every_instruction),
+		TEST(test_a_reader_of_a_socket_killed_at_every_instruction),
+		TEST(test_a_writer_to_a_pipe_killed_at_every_instruction),
+		TEST(test_a_writer_to_a_socket_killed_at_every_instruction),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
