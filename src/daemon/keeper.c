@@ -213,8 +213,13 @@ static int setup(struct keeper *k)
 	k->hello.privileged = geteuid() == 0;
 	if (k->c->mount) {
 		k->fuse_fd = mountpoint_mount(k->c);
-		if (k->fuse_fd < 0)
+		if (k->fuse_fd < 0 && (k->hello.privileged || k->c->srvfs))
 			return k->fuse_fd;
+		/* A user who may not mount still has the library. */
+		if (k->fuse_fd < 0)
+			log_error("%s is not mounted; it is served to the library and to `kshared` only", k->c->dir);
+	}
+	if (k->fuse_fd >= 0) {
 		k->mounted = true;
 		k->hello.has_fuse = 1;
 		k->hello.dev = mountpoint_dev(k->c->dir);
