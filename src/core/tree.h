@@ -78,7 +78,7 @@ struct limits {
 
 /**
  * struct tree - the folder as a whole.
- * @relay, @poller: for kinds; core only hands them on; NULL if the kernel gives no io_uring
+ * @relay, @poller: for kinds; core only hands them on
  * @close_fd: closes a descriptor that may be somebody else's without ever blocking
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names

@@ -230,14 +230,12 @@ static int make_relay(struct worker *w)
 	struct io_uring_params params;
 	int r;
 
-	if (!w->hello->has_ring)
-		return 0;
 	memcpy(&params, w->hello->ring_params, sizeof(params));
-	r = relay_new(&w->relay, WORKER_RING, &params, w->shm->slots, SHM_SLOTS);
+	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots, SHM_SLOTS);
 	if (r == 0)
 		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
 	if (r == 0)
-		r = sd_event_add_io(w->event, NULL, WORKER_RING, EPOLLIN, on_ring, w);
+		r = sd_event_add_io(w->event, NULL, relay_fd(w->relay), EPOLLIN, on_ring, w);
 	return r;
 }
 
@@ -324,10 +322,8 @@ static int start(struct worker *w)
 	if (r < 0)
 		return r;
 	note_poison(w->shm);
-	if (w->relay) {
-		relay_recover(w->relay, answer, w);
-		poller_recover(w->poller);
-	}
+	relay_recover(w->relay, answer, w);
+	poller_recover(w->poller);
 	if (w->fuse && w->snapshot->init_minor && w->snapshot->restarts)
 		fuse_resend(w->fuse);
 	r = sd_event_add_time_relative(w->event, &w->sweep, CLOCK_MONOTONIC, SWEEP_USEC, 100000, on_sweep, w);

@@ -266,8 +266,6 @@ static int mem_fallocate(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	if (!e->tree->relay)
-		return -EOPNOTSUPP;
 	fd = entry_pin(e);
 	if (fd < 0)
 		return fd;

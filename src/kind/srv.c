@@ -99,8 +99,6 @@ static int srv_open(struct entry *e, struct request *rq)
 	if (want & ~access_wanted(p->facts.access))
 		return -EACCES;
 	rq->word = ++e->tree->store->shm->next_word & ~WORD_POSTER;
-	if (p->facts.class != FD_FILE && !e->tree->relay)
-		return -EOPNOTSUPP;
 	switch (p->facts.class) {
 	case FD_STREAM:
 		rq->how = OPEN_STREAM;
@@ -126,7 +124,7 @@ static int srv_open(struct entry *e, struct request *rq)
 		}
 	}
 	/* What may hang is served by the kernel, to its caller alone, or not at all. */
-	return (p->facts.slow || !e->tree->relay) && rq->how != OPEN_PASSTHROUGH ? -EOPNOTSUPP : 0;
+	return p->facts.slow && rq->how != OPEN_PASSTHROUGH ? -EOPNOTSUPP : 0;
 }
 
 /* A transfer under way. */
@@ -284,7 +282,7 @@ static int srv_poll(struct entry *e, struct request *rq)
 
 static void srv_close(struct entry *e, struct request *rq)
 {
-	if (!(rq->word & WORD_POSTER) && e->tree->poller)
+	if (!(rq->word & WORD_POSTER))
 		poller_close(e->tree->poller, rq->word);
 }
 
@@ -327,12 +325,8 @@ static void call_done(struct relay_call *c, int result)
 
 static int start_call(struct entry *e, struct request *rq)
 {
-	int fd, r;
+	int fd = entry_pin(e), r;
 	struct srv_call *s;
-
-	if (!e->tree->relay)
-		return -EOPNOTSUPP;
-	fd = entry_pin(e);
 
 	if (fd < 0)
 		return fd;

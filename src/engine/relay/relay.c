@@ -7,45 +7,18 @@
  * index into a table of this process, whose completions the next process throws away.
  */
 #include <base/cleanup.h>
-#include <engine/relay/relay.h>
+#include <engine/relay/relay_internal.h>
 #include <errno.h>
-#include <liburing.h>
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/uio.h>
 #include <utlist.h>
 #include <wire/keep.h>
 
-enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CALL };
-
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
-
-struct relay_item {
-	void *who;
-	uint32_t generation;
-	uint32_t next_free;
-};
-
-struct relay {
-	struct io_uring ring;
-	struct shm_slot *slots;
-	struct relay_io **slot_io;
-	unsigned int nr_slots;
-	unsigned int nr_busy;
-	struct relay_item *items; /* items[0] is never used */
-	uint32_t nr_items;
-	uint32_t free_item;
-	uint32_t first_generation; /* differs from an earlier process's, whose completions may still come */
-	struct relay_io *queue; /* wait for a slot */
-	bool reaping;
-};
-
-static uint64_t name_of(unsigned int is, uint32_t index, uint32_t step)
-{
-	return (uint64_t)is << 56 | (uint64_t)index << 32 | step;
-}
 
 int relay_ring_new(struct io_uring_params *params)
 {
@@ -78,29 +51,46 @@ int relay_ring_new(struct io_uring_params *params)
 	return fd;
 }
 
+static int use_ring(struct relay *r, int ring_fd, const struct io_uring_params *params)
+{
+	struct io_uring_params p = *params;
+	int fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
+	int e = fd < 0 ? -errno : io_uring_queue_mmap(fd, &p, &r->ring);
+
+	if (e < 0) {
+		if (fd >= 0)
+			close(fd);
+		return e;
+	}
+	r->epoll_fd = -1;
+	/* What an earlier process had queued but not submitted is no longer meant. */
+	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
+	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
+	return 0;
+}
+
+static int use_epoll(struct relay *r)
+{
+	r->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+	return r->epoll_fd < 0 ? -errno : 0;
+}
+
 int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params, struct shm_slot *slots,
 	      unsigned int nr_slots)
 {
-	struct io_uring_params p = *params;
 	cleanup_free struct relay *r = calloc(1, sizeof(*r));
-	int e, fd;
+	int e;
 
 	if (!r)
 		return -ENOMEM;
 	r->slot_io = calloc(nr_slots, sizeof(struct relay_io *));
 	if (!r->slot_io)
 		return -ENOMEM;
-	fd = fcntl(ring_fd, F_DUPFD_CLOEXEC, 3);
-	e = fd < 0 ? -errno : io_uring_queue_mmap(fd, &p, &r->ring);
+	e = ring_fd >= 0 ? use_ring(r, ring_fd, params) : use_epoll(r);
 	if (e < 0) {
-		if (fd >= 0)
-			close(fd);
 		free(r->slot_io);
 		return e;
 	}
-	/* What an earlier process had queued but not submitted is no longer meant. */
-	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
-	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
 	r->first_generation = (uint32_t)getpid() << 12;
 	r->slots = slots;
 	r->nr_slots = nr_slots;
@@ -112,10 +102,18 @@ void relay_free(struct relay *r)
 {
 	if (!r)
 		return;
-	io_uring_queue_exit(&r->ring);
+	if (r->epoll_fd < 0)
+		io_uring_queue_exit(&r->ring);
+	else
+		close(r->epoll_fd);
 	free(r->slot_io);
 	free(r->items);
 	free(r);
+}
+
+int relay_fd(const struct relay *r)
+{
+	return r->epoll_fd < 0 ? r->ring.ring_fd : r->epoll_fd;
 }
 
 void relay_recover(struct relay *r,
@@ -123,7 +121,7 @@ void relay_recover(struct relay *r,
 {
 	struct io_uring_cqe *cqe;
 
-	while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
+	while (r->epoll_fd < 0 && io_uring_peek_cqe(&r->ring, &cqe) == 0) {
 		uint32_t index = (cqe->user_data >> 32) & 0xffffff, step = (uint32_t)cqe->user_data;
 
 		if (cqe->user_data >> 56 == IS_SLOT && index < r->nr_slots && cqe->res > 0) {
@@ -162,7 +160,7 @@ static void give_back(struct io_uring_sqe *sqe)
 	sqe->user_data = name_of(IS_NOTHING, 0, 0);
 }
 
-static int take_item(struct relay *r, void *who, uint32_t *ret)
+int relay_take_item(struct relay *r, void *who, uint32_t *ret)
 {
 	uint32_t i = r->free_item;
 
@@ -188,7 +186,7 @@ static int take_item(struct relay *r, void *who, uint32_t *ret)
 	return 0;
 }
 
-static void drop_item(struct relay *r, uint32_t i)
+void relay_drop_item(struct relay *r, uint32_t i)
 {
 	r->items[i].who = NULL;
 	r->items[i].generation++;
@@ -204,12 +202,15 @@ static void submit(struct relay *r)
 
 static int start_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool many)
 {
-	struct io_uring_sqe *sqe = get_sqe(r);
+	struct io_uring_sqe *sqe;
 	int e;
 
+	if (r->epoll_fd >= 0)
+		return plain_wait(r, w, fd, events, many);
+	sqe = get_sqe(r);
 	if (!sqe)
 		return -EAGAIN;
-	e = take_item(r, w, &w->index);
+	e = relay_take_item(r, w, &w->index);
 	if (e < 0) {
 		give_back(sqe);
 		return e;
@@ -239,13 +240,17 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w)
 
 	if (!w->index)
 		return;
+	if (r->epoll_fd >= 0) {
+		plain_wait_cancel(r, w);
+		return;
+	}
 	sqe = get_sqe(r);
 	if (sqe) {
 		io_uring_prep_poll_remove(sqe, name_of(IS_WAIT, w->index, r->items[w->index].generation));
 		sqe->user_data = name_of(IS_NOTHING, 0, 0);
 		io_uring_submit(&r->ring);
 	}
-	drop_item(r, w->index);
+	relay_drop_item(r, w->index);
 	w->index = 0;
 }
 
@@ -373,13 +378,17 @@ static void try_io(struct relay_io *io)
 		DL_APPEND(r->queue, io);
 		return;
 	}
+	s = &r->slots[io->slot];
+	n = (uint32_t)s->progress;
+	if (r->epoll_fd >= 0) {
+		relay_transferred(io, plain_transfer(io, s));
+		return;
+	}
 	sqe = get_sqe(r);
 	if (!sqe) {
 		finish(io, -EAGAIN);
 		return;
 	}
-	s = &r->slots[io->slot];
-	n = (uint32_t)s->progress;
 	if (io->write)
 		io_uring_prep_write(sqe, io->fd, s->data + n, (unsigned int)io->len - n,
 				    io->offset < 0 ? (__u64)-1 : (__u64)io->offset + n);
@@ -442,6 +451,15 @@ static void go_on(struct relay_io *io, int res)
 	}
 }
 
+void relay_transferred(struct relay_io *io, int res)
+{
+	struct relay *r = io->relay;
+	uint32_t slot = (uint32_t)io->slot;
+
+	record(r, slot, (uint32_t)(r->slots[slot].progress >> 32), res);
+	go_on(io, res);
+}
+
 void relay_start(struct relay *r, struct relay_io *io)
 {
 	io->relay = r;
@@ -467,7 +485,7 @@ void relay_cancel(struct relay_io *io)
 	} else if (io->wait.index) {
 		relay_wait_cancel(r, &io->wait);
 		finish(io, n ? (int)n : -EINTR);
-	} else if (io->slot >= 0) {
+	} else if (io->slot >= 0 && r->epoll_fd < 0) {
 		sqe = get_sqe(r);
 		if (!sqe)
 			return;
@@ -480,7 +498,7 @@ void relay_cancel(struct relay_io *io)
 
 static int start_call(struct relay *r, struct relay_call *c, struct io_uring_sqe *sqe)
 {
-	int e = take_item(r, c, &c->index);
+	int e = relay_take_item(r, c, &c->index);
 
 	if (e < 0) {
 		give_back(sqe);
@@ -494,8 +512,15 @@ static int start_call(struct relay *r, struct relay_call *c, struct io_uring_sqe
 
 int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only)
 {
-	struct io_uring_sqe *sqe = get_sqe(r);
+	struct io_uring_sqe *sqe;
 
+	if (r->epoll_fd >= 0) {
+		int e = data_only ? fdatasync(fd) : fsync(fd);
+
+		c->done(c, e < 0 ? -errno : 0);
+		return 0;
+	}
+	sqe = get_sqe(r);
 	if (!sqe)
 		return -EAGAIN;
 	io_uring_prep_fsync(sqe, fd, data_only ? IORING_FSYNC_DATASYNC : 0);
@@ -504,8 +529,15 @@ int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only)
 
 int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len)
 {
-	struct io_uring_sqe *sqe = get_sqe(r);
+	struct io_uring_sqe *sqe;
 
+	if (r->epoll_fd >= 0) {
+		int e = fallocate(fd, mode, (off_t)offset, (off_t)len);
+
+		c->done(c, e < 0 ? -errno : 0);
+		return 0;
+	}
+	sqe = get_sqe(r);
 	if (!sqe)
 		return -EAGAIN;
 	io_uring_prep_fallocate(sqe, fd, mode, offset, len);
@@ -519,6 +551,10 @@ void relay_dispatch(struct relay *r)
 	/* A callback may start the next transfer, which submits and comes here again: the outer loop goes on with it. */
 	if (r->reaping)
 		return;
+	if (r->epoll_fd >= 0) {
+		plain_dispatch(r);
+		return;
+	}
 	r->reaping = true;
 	while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
 		uint64_t name = cqe->user_data;
@@ -540,7 +576,7 @@ void relay_dispatch(struct relay *r)
 			struct relay_wait *w = r->items[index].who;
 
 			if (!more) {
-				drop_item(r, index);
+				relay_drop_item(r, index);
 				w->index = 0;
 			}
 			w->ready(w, res < 0 ? POLLERR : (unsigned int)res);
@@ -548,7 +584,7 @@ void relay_dispatch(struct relay *r)
 			   r->items[index].who) {
 			struct relay_call *c = r->items[index].who;
 
-			drop_item(r, index);
+			relay_drop_item(r, index);
 			c->done(c, res);
 		}
 	}

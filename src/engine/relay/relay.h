@@ -10,9 +10,9 @@
  * delivers them; then the bytes are lost, or, when the request is made again, moved twice. So a transfer runs in a slot of memory
  * that outlives the process, and so do the ring's completion queue and the ring itself, which the keeper holds open:
  *
- *	take slot: progress = step 0, 0 bytes; unique = U		(1)
+ *	take slot: progress = a new step, 0 bytes; unique = U		(1)
  *	the kernel moves bytes and posts the completion (slot, step)	(2) one system call: no kill in between
- *	progress = step 1, n bytes					(3) one store
+ *	progress = the next step, n bytes				(3) one store
  *	completion consumed						(4)
  *	the caller is answered						(5)
  *	unique = 0							(6)
@@ -47,17 +47,20 @@ int relay_ring_new(struct io_uring_params *params);
 
 /**
  * relay_new() - use a ring.
- * @ring_fd: from relay_ring_new(), borrowed
+ * @ring_fd: from relay_ring_new(), borrowed; -1: do without (then a killed worker's transfers are not exactly once)
  * @slots, @nr_slots: in memory that is shared as the ring is
  * Return: 0; -errno.
  */
 int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params, struct shm_slot *slots,
 	      unsigned int nr_slots);
 
+/** relay_fd() - readable when relay_dispatch() has something to do. Return: borrowed. */
+int relay_fd(const struct relay *r);
+
 /** relay_free() - stop; operations under way are not called back. */
 void relay_free(struct relay *r);
 
-/** relay_dispatch() - handle what has completed; call when the ring's descriptor is readable. */
+/** relay_dispatch() - handle what has completed; call when relay_fd() is readable. */
 void relay_dispatch(struct relay *r);
 
 /**
