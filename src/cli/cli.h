@@ -99,6 +99,7 @@ int cli_dial_unix(const char *path);
 int cli_dial_tcp(const char *address);
 int cli_relay(int fd, int linger_ms);
 
+/** cli_disconnect_p() - close the connection at *@k, which may be NULL; see cleanup_connection. */
 static inline void cli_disconnect_p(struct kshared **k)
 {
 	kshared_disconnect(*k);

@@ -76,7 +76,8 @@ enum command {
  * @poll_handle: the kernel's name for the poller; 0: no word wanted later
  * @cmd: enum command
  * @out: at first a buffer that `read` may use; then the bytes read, valid until request_done() returns
- * @out_fd: the descriptor given out by `share`; owned by the request
+ * @out_fd: the descriptor given out by `share`; owned by the request unless @out_borrowed
+ * @out_borrowed: it is the entry's own
  * @how, @backing: the answer of `open`
  * @done: called once, by request_done() only
  * @cancel: set by an operation that returned KIND_LATER: give up, finish with -EINTR or what is there
@@ -101,6 +102,7 @@ struct request {
 
 	struct iovec out;
 	int out_fd;
+	bool out_borrowed;
 	enum open_mode how;
 	int backing;
 

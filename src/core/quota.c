@@ -36,7 +36,7 @@ static bool beyond(uint64_t used, uint64_t more, uint64_t limit)
 	return more && limit && (more > limit || used > limit - more);
 }
 
-int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
+static int charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 {
 	struct uid_use *u = find_use(t, uid, true);
 	bool free_of_uid_limit = uid == t->uid;
@@ -50,6 +50,18 @@ int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 		return -ENOSPC;
 	quota_force(t, uid, entries, bytes);
 	return 0;
+}
+
+int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
+{
+	int r = charge(t, uid, entries, bytes);
+
+	/* Removed entries are charged until the kernel lets them go, which it may be late to say. */
+	if ((r == -EDQUOT || r == -ENOSPC) && t->orphans && t->reclaim) {
+		t->reclaim(t);
+		r = charge(t, uid, entries, bytes);
+	}
+	return r;
 }
 
 void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)

@@ -82,6 +82,7 @@ struct limits {
  * @close_fd: closes a descriptor that may be somebody else's without ever blocking
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
+ * @reclaim: end removed entries that can be ended, since a limit is reached
  * @dev: the mount's device number, to know its own files by; 0: not mounted
  * @mounted: the kernel may hold inodes of removed entries
  * @passthrough: the kernel can serve files itself
@@ -95,6 +96,7 @@ struct tree {
 	void (*close_fd)(struct tree *t, int fd);
 	void (*attr_changed)(struct tree *t, const struct entry *e);
 	void (*names_changed)(struct tree *t);
+	void (*reclaim)(struct tree *t);
 	void *owner; /* of the hooks */
 	const struct kind *const *kinds;
 	struct limits limits;

@@ -66,6 +66,17 @@ static void close_fd(struct tree *t, int fd)
 		close(fd);
 }
 
+/* While removed entries wait to be let go by the kernel, look at them from time to time. */
+static void want_sweep(struct worker *w)
+{
+	int on;
+
+	if (!w->tree->orphans || sd_event_source_get_enabled(w->sweep, &on) < 0 || on != SD_EVENT_OFF)
+		return;
+	sd_event_source_set_time_relative(w->sweep, SWEEP_USEC);
+	sd_event_source_set_enabled(w->sweep, SD_EVENT_ONESHOT);
+}
+
 static void attr_changed(struct tree *t, const struct entry *e)
 {
 	struct worker *w = t->owner;
@@ -74,12 +85,23 @@ static void attr_changed(struct tree *t, const struct entry *e)
 		fuse_attr_changed(w->fuse, e->id);
 }
 
-static void names_changed(struct tree *t)
+/* Somebody is at a limit: end what can be ended now. */
+static void reclaim(struct tree *t)
 {
 	struct worker *w = t->owner;
 
 	if (w->fuse)
-		fuse_names_changed(w->fuse);
+		fuse_sweep(w->fuse);
+}
+
+static void names_changed(struct tree *t)
+{
+	struct worker *w = t->owner;
+
+	if (!w->fuse)
+		return;
+	fuse_names_changed(w->fuse);
+	want_sweep(w);
 }
 
 static void wake(void *ctx, uint64_t handle)
@@ -159,6 +181,7 @@ static int on_fuse(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 	struct worker *w = ctx;
 
 	fuse_dispatch(w->fuse);
+	want_sweep(w);
 	return 0;
 }
 
@@ -176,20 +199,7 @@ static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
 
 	if (w->fuse)
 		fuse_sweep(w->fuse);
-	return 0;
-}
-
-/* After each turn of the loop: while removed entries wait to be forgotten, look at them from time to time. */
-static int on_turn(sd_event_source *s, void *ctx)
-{
-	struct worker *w = ctx;
-	int on;
-
-	sd_event_source_get_enabled(w->sweep, &on);
-	if (w->tree->orphans && on == SD_EVENT_OFF) {
-		sd_event_source_set_time_relative(w->sweep, SWEEP_USEC);
-		sd_event_source_set_enabled(w->sweep, SD_EVENT_ONESHOT);
-	}
+	want_sweep(w);
 	return 0;
 }
 
@@ -264,6 +274,7 @@ static int make_tree(struct worker *w)
 	w->tree->close_fd = close_fd;
 	w->tree->attr_changed = attr_changed;
 	w->tree->names_changed = names_changed;
+	w->tree->reclaim = reclaim;
 	w->tree->relay = w->relay;
 	w->tree->poller = w->poller;
 	w->tree->dev = w->hello->dev;
@@ -324,14 +335,17 @@ static int start(struct worker *w)
 	note_poison(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);
-	if (w->fuse && w->snapshot->init_minor && w->snapshot->restarts)
+	if (w->fuse && w->snapshot->init_minor && w->snapshot->restarts) {
+		fuse_all_changed(w->fuse);
 		fuse_resend(w->fuse);
+	}
 	r = sd_event_add_time_relative(w->event, &w->sweep, CLOCK_MONOTONIC, SWEEP_USEC, 100000, on_sweep, w);
 	if (r < 0)
 		return r;
-	r = sd_event_add_post(w->event, NULL, on_turn, w);
+	r = sd_event_source_set_enabled(w->sweep, SD_EVENT_OFF);
 	if (r < 0)
 		return r;
+	want_sweep(w);
 	ctl.tree = w->tree;
 	ctl.event = w->event;
 	return ctl_new(&w->ctl, &ctl);

@@ -74,6 +74,7 @@ static int share(struct entry *e, struct request *rq, struct ctl_answer *answer)
 	r = e->kind->share(e, rq, access_granted(e, rq->cred));
 	if (r < 0)
 		return r;
+	answer->borrowed = rq->out_borrowed;
 	answer->fd = take_fd(&rq->out_fd);
 	entry_opened(e);
 	return 0;
@@ -194,12 +195,7 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 		if ((m->oflags & ~(CTL_REOPEN | O_ACCMODE)) || (m->oflags & O_ACCMODE) == O_ACCMODE)
 			return -EINVAL;
 		rq->oflags = (int)m->oflags;
-		r = share(e, rq, answer);
-		if (r == 0) {
-			fill_entry(e, (struct ctl_entry *)answer->body);
-			answer->body_len = sizeof(struct ctl_entry);
-		}
-		return r;
+		return share(e, rq, answer);
 	case CTL_SEAL:
 		return do_seal(c, m, rq);
 	case CTL_STAT:
@@ -237,6 +233,7 @@ void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_
 	int r = -EINVAL;
 
 	answer->fd = -1;
+	answer->borrowed = false;
 	answer->count = answer->body_len = 0;
 	if (len >= CTL_REQUEST_MIN && len <= sizeof(m)) {
 		memcpy(&m, bytes, len);
@@ -253,6 +250,6 @@ void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_
 		answer->count = answer->body_len = 0;
 	if (rq.fd >= 0)
 		c->conf.tree->close_fd(c->conf.tree, rq.fd);
-	if (rq.out_fd >= 0)
+	if (rq.out_fd >= 0 && !rq.out_borrowed)
 		close(rq.out_fd);
 }

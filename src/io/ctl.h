@@ -30,12 +30,13 @@ struct ctl_conf {
 	void *ctx;
 };
 
-/** struct ctl_answer - what a request came to. @fd: sent along, owned; -1 none */
+/** struct ctl_answer - what a request came to. @fd: sent along, -1 none; owned unless @borrowed */
 struct ctl_answer {
 	int result;
 	uint32_t count;
 	uint32_t body_len;
 	int fd;
+	bool borrowed;
 	_Alignas(8) unsigned char body[CTL_BODY_MAX];
 };
 

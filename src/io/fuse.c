@@ -259,12 +259,35 @@ static void forget(struct fuse *f, uint64_t id)
 		tree_forget(e);
 }
 
+/* A name that was removed through the socket is still cached, and keeps its inode: have the kernel drop it (7.45). */
+static void prune(struct fuse *f, uint64_t id)
+{
+	struct {
+		struct fuse_notify_prune_out head;
+		uint64_t id;
+	} out = { .head = { .count = 1 }, .id = id };
+
+	if (f->minor >= 45)
+		send_bytes(f, 0, FUSE_NOTIFY_PRUNE, &out, sizeof(out));
+}
+
 void fuse_sweep(struct fuse *f)
 {
 	struct entry *e, *tmp;
 
-	DL_FOREACH_SAFE (f->tree->orphans, e, tmp)
+	DL_FOREACH_SAFE (f->tree->orphans, e, tmp) {
+		prune(f, e->id);
 		forget(f, e->id);
+	}
+}
+
+void fuse_all_changed(struct fuse *f)
+{
+	struct entry *e, *tmp;
+
+	fuse_names_changed(f);
+	HASH_ITER(by_id, f->tree->ids, e, tmp)
+		fuse_attr_changed(f, e->id);
 }
 
 static void do_forget(struct fuse_request *q)
@@ -326,7 +349,9 @@ static void do_init(struct fuse_request *q)
 		offered |= (uint64_t)flags2 << 32;
 	}
 	wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-		 FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HAS_RESEND;
+		 FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HAS_RESEND |
+		 /* Files here never have set-user-ID bits to be killed; so the kernel need not ask at each write. */
+		 FUSE_HANDLE_KILLPRIV_V2;
 	if (f->conf.want_passthrough)
 		wanted |= FUSE_PASSTHROUGH;
 	f->flags = offered & wanted;

@@ -70,6 +70,9 @@ int fuse_attr_changed(struct fuse *f, uint64_t id);
 /** fuse_names_changed() - forget cached names. */
 void fuse_names_changed(struct fuse *f);
 
+/** fuse_all_changed() - forget whatever is cached: an earlier worker may have died before it could say what changed. */
+void fuse_all_changed(struct fuse *f);
+
 /** fuse_sweep() - end the removed entries that the kernel has let go. */
 void fuse_sweep(struct fuse *f);
 

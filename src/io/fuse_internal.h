@@ -69,31 +69,56 @@ void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret
 /** fuse_get_xattr() - user.kshared.NAME as text. Return: its length in @ret of @size bytes; -ENODATA. */
 int fuse_get_xattr(struct fuse *f, struct entry *e, const char *name, char *ret, size_t size);
 
-/* Handlers; each takes @q and answers it, now or later. */
+/* Handlers, each of the operation that it is named after; each takes @q and answers it, now or later. */
+/** fuse_do_lookup() - LOOKUP */
 void fuse_do_lookup(struct fuse_request *q);
+/** fuse_do_getattr() - GETATTR */
 void fuse_do_getattr(struct fuse_request *q);
+/** fuse_do_statx() - STATX */
 void fuse_do_statx(struct fuse_request *q);
+/** fuse_do_setattr() - SETATTR */
 void fuse_do_setattr(struct fuse_request *q);
+/** fuse_do_mknod() - MKNOD */
 void fuse_do_mknod(struct fuse_request *q);
+/** fuse_do_mkdir() - MKDIR */
 void fuse_do_mkdir(struct fuse_request *q);
+/** fuse_do_unlink() - UNLINK */
 void fuse_do_unlink(struct fuse_request *q);
+/** fuse_do_rmdir() - RMDIR */
 void fuse_do_rmdir(struct fuse_request *q);
+/** fuse_do_rename() - RENAME */
 void fuse_do_rename(struct fuse_request *q);
+/** fuse_do_rename2() - RENAME2 */
 void fuse_do_rename2(struct fuse_request *q);
+/** fuse_do_opendir() - OPENDIR */
 void fuse_do_opendir(struct fuse_request *q);
+/** fuse_do_readdir() - READDIR */
 void fuse_do_readdir(struct fuse_request *q);
+/** fuse_do_readdirplus() - READDIRPLUS */
 void fuse_do_readdirplus(struct fuse_request *q);
+/** fuse_do_statfs() - STATFS */
 void fuse_do_statfs(struct fuse_request *q);
+/** fuse_do_getxattr() - GETXATTR */
 void fuse_do_getxattr(struct fuse_request *q);
+/** fuse_do_listxattr() - LISTXATTR */
 void fuse_do_listxattr(struct fuse_request *q);
+/** fuse_do_create() - CREATE */
 void fuse_do_create(struct fuse_request *q);
+/** fuse_do_open() - OPEN */
 void fuse_do_open(struct fuse_request *q);
+/** fuse_do_read() - READ */
 void fuse_do_read(struct fuse_request *q);
+/** fuse_do_write() - WRITE */
 void fuse_do_write(struct fuse_request *q);
+/** fuse_do_release() - RELEASE */
 void fuse_do_release(struct fuse_request *q);
+/** fuse_do_fsync() - FSYNC */
 void fuse_do_fsync(struct fuse_request *q);
+/** fuse_do_fallocate() - FALLOCATE */
 void fuse_do_fallocate(struct fuse_request *q);
+/** fuse_do_lseek() - LSEEK */
 void fuse_do_lseek(struct fuse_request *q);
+/** fuse_do_poll() - POLL */
 void fuse_do_poll(struct fuse_request *q);
 
 #endif

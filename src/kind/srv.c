@@ -179,6 +179,7 @@ static int start_io(struct entry *e, struct request *rq, bool write)
 			.len = rq->len,
 			.write = write,
 			.nonblock = !file && (rq->oflags & O_NONBLOCK),
+			.nowait = p->facts.nowait,
 			.regular = file,
 			.done = io_done,
 		},
@@ -438,9 +439,9 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 	if (fd < 0)
 		return fd;
 	if (!again && want == have) {
-		fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 		rq->out_fd = fd;
-		return fd < 0 ? -errno : 0;
+		rq->out_borrowed = true;
+		return 0;
 	}
 	if (!p->facts.reopen)
 		return want == have ? -ENXIO : -EOPNOTSUPP;

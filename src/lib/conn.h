@@ -62,7 +62,11 @@ int call_set_mode(struct call *c, unsigned int mode);
 /* conn.c */
 int conn_call(struct kshared *k, struct call *c);
 
-/* A public call is no cancellation point: a thread cancelled inside would leave a lock held. */
+/**
+ * cancel_off() - make this thread wait with being cancelled; see cancel_guard().
+ * A public call is no cancellation point: a thread cancelled inside would leave a lock held.
+ * Return: the state before, for cancel_restore_p().
+ */
 static inline int cancel_off(void)
 {
 	int old;
@@ -71,6 +75,7 @@ static inline int cancel_off(void)
 	return old;
 }
 
+/** cancel_restore_p() - go back to the cancellation state *@old. */
 static inline void cancel_restore_p(int *old)
 {
 	int now;
@@ -81,7 +86,11 @@ static inline void cancel_restore_p(int *old)
 #define cancel_guard() \
 	cleanup(cancel_restore_p) __attribute__((unused)) int cancel_state_ = cancel_off()
 
-/* 0, a count or a descriptor as it is; -errno as -1 and errno. */
+/**
+ * api_result() - a result as the public calls give it.
+ * @r: 0, a count, a descriptor, or -errno
+ * Return: @r; -1 with errno set if it is negative.
+ */
 static inline int api_result(int r)
 {
 	if (r >= 0)

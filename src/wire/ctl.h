@@ -9,7 +9,8 @@
  * CTL_POST, the opened one with a good reply to CTL_OPEN and CTL_CREATE.
  *
  * Identity is the peer's: SO_PEERCRED and SO_PEERGROUPS when the connection is made, and the SCM_CREDENTIALS that the
- * kernel puts on every packet must still be the same ones; if not, the reply is -ESTALE and the client connects again.
+ * kernel checks on every packet (the library sends its effective ids) must stay those of the first; if not, the
+ * reply is -ESTALE and the client connects again.
  *
  * Exactly once: (token, seq) names a request for ever: token is 64 random bits that a client chooses per connection
  * object, seq counts its requests. When a connection breaks before the reply came, the client connects again and sends the same
@@ -29,7 +30,7 @@
 enum ctl_op {
 	CTL_HELLO = 1, /* -> nothing: who is there */
 	CTL_POST, /* path, mode, umask'd; descriptor -> nothing */
-	CTL_OPEN, /* path, oflags -> descriptor, struct ctl_entry */
+	CTL_OPEN, /* path, oflags -> descriptor */
 	CTL_CREATE, /* path (mem), mode, size, flags (KMEM_*) -> descriptor */
 	CTL_SEAL, /* path, flags (F_SEAL_*) -> nothing */
 	CTL_STAT, /* path -> struct ctl_entry */

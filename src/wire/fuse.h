@@ -28,6 +28,7 @@
 #define FUSE_PARALLEL_DIROPS (1 << 18)
 #define FUSE_ABORT_ERROR (1 << 21)
 #define FUSE_MAX_PAGES (1 << 22)
+#define FUSE_HANDLE_KILLPRIV_V2 (1 << 28)
 #define FUSE_INIT_EXT (1 << 30)
 #define FUSE_NO_EXPORT_SUPPORT (1ULL << 38)
 #define FUSE_PASSTHROUGH (1ULL << 37)
@@ -119,6 +120,7 @@ enum fuse_notify_code {
 	FUSE_NOTIFY_INVAL_INODE = 2,
 	FUSE_NOTIFY_RESEND = 7,
 	FUSE_NOTIFY_INC_EPOCH = 8,
+	FUSE_NOTIFY_PRUNE = 9,
 };
 
 struct fuse_attr {
@@ -466,6 +468,12 @@ struct fuse_notify_inval_inode_out {
 	uint64_t ino;
 	int64_t off;
 	int64_t len;
+};
+
+struct fuse_notify_prune_out {
+	uint32_t count;
+	uint32_t padding;
+	uint64_t spare;
 };
 
 struct fuse_backing_map {

@@ -19,6 +19,7 @@
 
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
+#define BATCH 256
 
 int relay_ring_new(struct io_uring_params *params)
 {
@@ -300,6 +301,7 @@ static void on_ready(struct relay_wait *w, unsigned int revents)
 {
 	struct relay_io *io = (struct relay_io *)((char *)w - offsetof(struct relay_io, wait));
 
+	io->woken = true;
 	try_io(io);
 }
 
@@ -402,13 +404,21 @@ static void try_io(struct relay_io *io)
 	submit(r);
 }
 
-/* A descriptor that knows no RWF_NOWAIT (terminals, inotify): ask first, then read or write plainly. */
-static void try_plain(struct relay_io *io)
+static bool is_ready(const struct relay_io *io)
 {
 	struct pollfd p = { .fd = io->fd, .events = io->write ? POLLOUT : POLLIN };
 
+	return poll(&p, 1, 0) > 0;
+}
+
+/*
+ * A descriptor that knows no RWF_NOWAIT (terminals, inotify, writing an eventfd): ask first, then read or write
+ * plainly. Some say so; others are never ready by RWF_NOWAIT though poll says they are.
+ */
+static void try_plain(struct relay_io *io)
+{
 	io->plain = true;
-	if (poll(&p, 1, 0) > 0)
+	if (is_ready(io))
 		try_io(io);
 	else
 		wait_io(io);
@@ -436,7 +446,10 @@ static void go_on(struct relay_io *io, int res)
 	if (res == -EOPNOTSUPP && !io->plain && !io->regular) {
 		try_plain(io);
 	} else if (res == -EAGAIN && !io->regular) {
-		wait_io(io);
+		if (!io->plain && !io->nowait && (io->woken || io->nonblock) && is_ready(io))
+			try_plain(io);
+		else
+			wait_io(io);
 	} else if (res == -ECANCELED || res == -EINTR) {
 		if (io->cancelled)
 			finish(io, n ? (int)n : -EINTR);
@@ -465,7 +478,7 @@ void relay_start(struct relay *r, struct relay_io *io)
 	io->relay = r;
 	io->slot = -1;
 	io->copy = NULL;
-	io->plain = io->cancelled = io->queued = false;
+	io->plain = io->cancelled = io->queued = io->woken = false;
 	io->wait.index = 0;
 	if (io->len > SHM_SLOT_BYTES)
 		io->len = SHM_SLOT_BYTES;
@@ -556,7 +569,8 @@ void relay_dispatch(struct relay *r)
 		return;
 	}
 	r->reaping = true;
-	while (io_uring_peek_cqe(&r->ring, &cqe) == 0) {
+	/* Not without end: others wait for the loop, too, and what is left keeps the descriptor readable. */
+	for (int i = 0; i < BATCH && io_uring_peek_cqe(&r->ring, &cqe) == 0; i++) {
 		uint64_t name = cqe->user_data;
 		uint32_t index = (name >> 32) & 0xffffff, step = (uint32_t)name;
 		int res = cqe->res;

@@ -101,6 +101,7 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w);
  * @fd: stays open until @done
  * @offset: -1: a stream
  * @nonblock: -EAGAIN rather than wait
+ * @nowait: a socket or a pipe: RWF_NOWAIT is known to work
  * @regular: a file: always ready; handed to a kernel worker at once
  * @data: bytes to write; copied if they are needed longer than relay_start()
  * @len: bytes; at most SHM_SLOT_BYTES
@@ -114,6 +115,7 @@ struct relay_io {
 	size_t len;
 	bool write;
 	bool nonblock;
+	bool nowait;
 	bool regular;
 	void (*done)(struct relay_io *io, int result, const void *data);
 
@@ -123,6 +125,7 @@ struct relay_io {
 	void *copy;
 	int slot;
 	bool plain;
+	bool woken;
 	bool cancelled;
 	bool queued;
 	struct relay_io *prev, *next;

@@ -34,6 +34,7 @@ struct relay {
 	bool reaping;
 };
 
+/** name_of() - a completion's name: what it is of, its index, its step or generation. */
 static inline uint64_t name_of(unsigned int is, uint32_t index, uint32_t step)
 {
 	return (uint64_t)is << 56 | (uint64_t)index << 32 | step;

@@ -49,15 +49,23 @@ static bool mount_is_slow(uint64_t mnt_id)
 	return slow;
 }
 
-static void anonymous(int fd, struct fd_facts *ret)
+/* What /proc says that a descriptor is, cut to @size - 1 bytes. */
+static void link_of(int fd, char *ret, size_t size)
 {
-	static const char *const streams[] = { "eventfd", "timerfd", "inotify" };
-	char path[32], link[64];
+	char path[32];
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	n = readlink(path, link, sizeof(link) - 1);
-	link[n > 0 ? n : 0] = 0;
+	n = readlink(path, ret, size - 1);
+	ret[n > 0 ? n : 0] = 0;
+}
+
+static void anonymous(int fd, struct fd_facts *ret)
+{
+	static const char *const streams[] = { "eventfd", "timerfd", "inotify" };
+	char link[64];
+
+	link_of(fd, link, sizeof(link));
 	ret->class = FD_OPAQUE;
 	if (sscanf(link, "anon_inode:[%15[^]]", ret->what) != 1 && sscanf(link, "anon_inode:%15[^]]", ret->what) != 1)
 		strcpy(ret->what, "anonymous");
@@ -85,7 +93,8 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	ret->class = FD_STREAM;
 	if (major == 4 || major == 5 || (major >= 136 && major <= 143)) {
 		strcpy(ret->what, "tty");
-		ret->reopen = true;
+		/* /dev/tty and /dev/ptmx, opened again, are another terminal. */
+		ret->reopen = major != 5;
 		return;
 	}
 	strcpy(ret->what, "device");
@@ -109,6 +118,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 {
 	int flags = fcntl(fd, F_GETFL);
 	struct statx st;
+	char link[16];
 
 	*ret = (struct fd_facts){ 0 };
 	if (flags < 0 || (flags & O_PATH))
@@ -122,10 +132,13 @@ int classify_fd(int fd, struct fd_facts *ret)
 	case S_IFSOCK:
 		strcpy(ret->what, "socket");
 		ret->class = FD_STREAM;
+		ret->nowait = true;
 		break;
 	case S_IFIFO:
-		strcpy(ret->what, "pipe");
+		link_of(fd, link, sizeof(link));
+		strcpy(ret->what, strncmp(link, "pipe:[", 6) == 0 ? "pipe" : "fifo");
 		ret->class = FD_STREAM;
+		ret->nowait = true;
 		ret->reopen = true;
 		break;
 	case S_IFREG:

@@ -25,6 +25,7 @@ enum fd_class {
  * @append: O_APPEND is set
  * @reopen: /proc/self/fd/N can be opened again
  * @slow: its file system may wait for a network or for a process: fuse, nfs, 9p, ...; or cannot be told
+ * @nowait: RWF_NOWAIT is known to work both ways
  * @dev: device number of its file system
  */
 struct fd_facts {
@@ -34,6 +35,7 @@ struct fd_facts {
 	uint8_t append;
 	uint8_t reopen;
 	uint8_t slow;
+	uint8_t nowait;
 	uint64_t dev;
 };
 
