@@ -255,41 +255,46 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w)
 	w->index = 0;
 }
 
-static void free_slot(struct relay *r, struct relay_io *io)
+static void try_io(struct relay_io *io);
+
+/* May this transfer have a slot now? Files, which may take their time, have half of them at most. */
+static bool room_for(const struct relay *r, const struct relay_io *io)
 {
-	if (io->slot < 0)
-		return;
-	r->slots[io->slot].unique = 0;
-	r->slot_io[io->slot] = NULL;
-	r->nr_busy--;
-	io->slot = -1;
+	return r->nr_busy < r->nr_slots && !(io->regular && r->nr_files >= r->nr_slots / 2);
 }
 
-static void try_io(struct relay_io *io);
+/* Give a slot up, and let the next one have it who may. */
+static void free_slot(struct relay *r, int slot, bool file)
+{
+	struct relay_io *next;
+
+	r->slots[slot].unique = 0;
+	r->slot_io[slot] = NULL;
+	r->nr_busy--;
+	r->nr_files -= file;
+	DL_FOREACH (r->queue, next) {
+		if (!room_for(r, next))
+			continue;
+		DL_DELETE(r->queue, next);
+		next->queued = false;
+		try_io(next);
+		return;
+	}
+}
 
 static void finish(struct relay_io *io, int result)
 {
 	struct relay *r = io->relay;
-	unsigned int slot = io->slot >= 0 ? (unsigned int)io->slot : 0;
-	int held = io->slot;
+	bool file = io->regular;
 	void *copy = io->copy;
+	int slot = io->slot;
 
 	io->copy = NULL;
 	/* The slot is given up only after the answer, and the caller may free io in done(). */
-	io->done(io, result, held >= 0 ? r->slots[slot].data : NULL);
+	io->done(io, result, slot >= 0 ? r->slots[slot].data : NULL);
 	free(copy);
-	if (held >= 0) {
-		r->slots[slot].unique = 0;
-		r->slot_io[slot] = NULL;
-		r->nr_busy--;
-	}
-	if (r->queue && r->nr_busy < r->nr_slots) {
-		struct relay_io *next = r->queue;
-
-		DL_DELETE(r->queue, next);
-		next->queued = false;
-		try_io(next);
-	}
+	if (slot >= 0)
+		free_slot(r, slot, file);
 }
 
 static uint32_t moved(const struct relay_io *io)
@@ -310,7 +315,7 @@ static void wait_io(struct relay_io *io)
 {
 	struct relay *r = io->relay;
 	uint32_t n = moved(io);
-	int e;
+	int e, slot = -1;
 
 	if (io->nonblock || io->cancelled || (n && r->nr_busy > r->nr_slots / 2)) {
 		finish(io, n ? (int)n : io->nonblock ? -EAGAIN : -EINTR);
@@ -326,12 +331,15 @@ static void wait_io(struct relay_io *io)
 			memcpy(io->copy, io->data, io->len);
 			io->data = io->copy;
 		}
-		free_slot(r, io);
+		slot = io->slot;
+		io->slot = -1;
 	}
 	io->wait.ready = on_ready;
 	e = relay_wait(r, &io->wait, io->fd, io->write ? POLLOUT : POLLIN);
 	if (e < 0)
 		finish(io, n ? (int)n : e);
+	if (slot >= 0)
+		free_slot(r, slot, false);
 }
 
 static bool take_slot(struct relay_io *io)
@@ -342,13 +350,14 @@ static bool take_slot(struct relay_io *io)
 
 	if (io->slot >= 0)
 		return true;
-	if (r->nr_busy == r->nr_slots)
+	if (!room_for(r, io))
 		return false;
 	for (i = 0; r->slot_io[i];)
 		i++;
 	s = &r->slots[i];
 	r->slot_io[i] = io;
 	r->nr_busy++;
+	r->nr_files += io->regular;
 	io->slot = (int)i;
 	/* Steps go on from the last transfer's: a completion of that one, however late, is not taken for ours. */
 	s->progress = ((s->progress >> 32) + 1) << 32;

@@ -25,7 +25,8 @@ struct relay {
 	struct shm_slot *slots;
 	struct relay_io **slot_io;
 	unsigned int nr_slots;
-	unsigned int nr_busy;
+	unsigned int nr_busy; /* slots in use */
+	unsigned int nr_files; /* of them by files */
 	struct relay_item *items; /* items[0] is never used */
 	uint32_t nr_items;
 	uint32_t free_item;
