@@ -12,14 +12,30 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include "bench.h"
 
 #define LANES_MAX 32
+#define PEERS_MAX 256
 
 struct bench bench = { .rounds = 20, .round_ms = 5, .cpu = -1, .peer_cpu = -1 };
+
+static pid_t owner, peers[PEERS_MAX];
+static int nr_peers;
+
+/* Nothing of ours is left when we are gone: whoever started us may then unmount. */
+static void end_peers(void)
+{
+	if (getpid() != owner)
+		return;
+	for (int i = 0; i < nr_peers; i++)
+		kill(peers[i], SIGKILL);
+	for (int i = 0; i < nr_peers; i++)
+		waitpid(peers[i], NULL, 0);
+}
 
 int64_t bench_now_ns(void)
 {
@@ -29,17 +45,30 @@ int64_t bench_now_ns(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+bool bench_join(pid_t pid)
+{
+	int status;
+
+	for (int i = 0; i < nr_peers; i++)
+		if (peers[i] == pid)
+			peers[i] = peers[--nr_peers];
+	return waitpid(pid, &status, 0) == pid && status == 0;
+}
+
 _Noreturn void bench_die(const char *format, ...)
 {
 	int saved = errno;
 	va_list args;
 
-	fflush(stdout);
+	if (getpid() == owner)
+		fflush(stdout);
 	fprintf(stderr, "%s: ", program_invocation_short_name);
 	va_start(args, format);
 	vfprintf(stderr, format, args);
 	va_end(args);
 	fprintf(stderr, " (%s)\n", strerror(saved));
+	if (getpid() != owner)
+		_exit(EXIT_FAILURE);
 	exit(EXIT_FAILURE);
 }
 
@@ -141,6 +170,8 @@ void bench_init(int argc, char **argv)
 		exit(2);
 	}
 	signal(SIGPIPE, SIG_IGN);
+	owner = getpid();
+	atexit(end_peers);
 	bench_move(bench.cpu);
 }
 
@@ -200,8 +231,12 @@ pid_t bench_peer(void (*function)(void *arg), void *arg)
 	pid = fork();
 	if (pid < 0)
 		bench_die("fork");
-	if (pid > 0)
+	if (pid > 0) {
+		if (nr_peers == PEERS_MAX)
+			bench_die("too many peers");
+		peers[nr_peers++] = pid;
 		return pid;
+	}
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (getppid() != parent)
 		_exit(1);

@@ -81,8 +81,11 @@ void bench_zero(int result, const char *what);
 /** bench_path() - a path made of a directory and a name; freed by nobody. */
 char *bench_path(const char *dir, const char *name);
 
-/** bench_peer() - run @function in another process, on the peers' CPU, until it returns or we end. Return: its pid. */
+/** bench_peer() - run @function in another process, on the peers' CPU, until it returns; it is killed when we end. Return: its pid. */
 pid_t bench_peer(void (*function)(void *arg), void *arg);
+
+/** bench_join() - wait for a peer that ends by itself. Return: whether it ended well. */
+bool bench_join(pid_t pid);
 
 /** bench_move() - move the calling thread to a CPU; -1: anywhere. */
 void bench_move(int cpu);

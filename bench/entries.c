@@ -201,6 +201,24 @@ static void init_place(struct place *p, const char *folder)
 	fill(p);
 }
 
+/* Each name once in each way: what is measured is use, not first use. */
+static void warm(struct place *p)
+{
+	char name[512];
+
+	for (unsigned int i = 0; i < p->nr; i++) {
+		snprintf(name, sizeof(name), "e%u", i);
+		close(bench_fd(ksrv_open(p->k, name, O_RDWR), name));
+		close(bench_fd(kmem_open(p->k, name, O_RDWR), name));
+		snprintf(name, sizeof(name), "%s/e%u", p->native, i);
+		close(bench_fd(open(name, O_RDWR | O_CLOEXEC), name));
+		snprintf(name, sizeof(name), "%s/e%u", p->srv, i);
+		close(bench_fd(open(name, O_RDWR | O_CLOEXEC), name));
+		snprintf(name, sizeof(name), "%s/e%u", p->mem, i);
+		close(bench_fd(open(name, O_RDWR | O_CLOEXEC), name));
+	}
+}
+
 static void compare(const char *group, unsigned long (*run)(void *, unsigned long))
 {
 	struct lane lanes[FOLDERS_MAX];
@@ -224,6 +242,8 @@ int main(int argc, char **argv)
 		bench_die("too many folders");
 	for (int i = 0; i < bench.nr_folders; i++)
 		init_place(&places[i], bench.folders[i]);
+	for (int i = 0; i < bench.nr_folders; i++)
+		warm(&places[i]);
 	compare("open, tmpfs", open_native);
 	compare("open, library, posted socket", open_library_srv);
 	compare("open, library, memory object", open_library_mem);

@@ -14,6 +14,7 @@
 #include <kshared/mem.h>
 #include <kshared/srv.h>
 #include <poll.h>
+#include <sched.h>
 #include <signal.h>
 #include <spawn.h>
 #include <stdatomic.h>
@@ -141,7 +142,6 @@ static int64_t by_waiting(struct place *p)
 {
 	char *path = bench_path(p->dir, "srv/waiting");
 	struct kill kill;
-	int child_status;
 	pid_t pid;
 
 	waiter->fd = bench_fd(open(path, O_RDWR | O_CLOEXEC), path);
@@ -152,7 +152,7 @@ static int64_t by_waiting(struct place *p)
 	kill = kill_worker(p, false);
 	if (write(p->sock[1], MESSAGE, sizeof(MESSAGE)) != sizeof(MESSAGE))
 		bench_die("write");
-	if (waitpid(pid, &child_status, 0) != pid || child_status != 0 || strcmp(waiter->what, MESSAGE) != 0)
+	if (!bench_join(pid) || strcmp(waiter->what, MESSAGE) != 0)
 		bench_die("the process that waited in read() did not get its data");
 	close(waiter->fd);
 	free(path);

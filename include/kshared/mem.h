@@ -25,6 +25,7 @@ extern "C" {
 #define KMEM_SEAL_GROW 0x0004u /* never larger */
 #define KMEM_SEAL_WRITE 0x0008u /* no writes at all; EBUSY while a writable mapping exists */
 #define KMEM_SEAL_FUTURE_WRITE 0x0010u /* no new writable mappings or writes; existing mappings go on */
+/* Both EBUSY while it is open for writing through the mount, since the kernel does not hold such a file to them. */
 
 /**
  * kmem_create() - make a memory object.
@@ -50,7 +51,7 @@ int kmem_open(struct kshared *k, const char *name, int flags);
  * @seals: KMEM_SEAL_*
  * Write permission on the entry is needed.
  * Return: 0; -1 with errno: ENOENT, EACCES, EINVAL, EPERM already sealed against sealing, EBUSY a writable mapping
- * exists and KMEM_SEAL_WRITE was asked for.
+ * exists and KMEM_SEAL_WRITE was asked for, or it is open for writing through the mount and one of the two write seals was.
  */
 int kmem_seal(struct kshared *k, const char *name, unsigned int seals);
 

@@ -291,5 +291,6 @@ void tree_free(struct tree *t)
 	quota_free(t);
 	done_free(t);
 	free(t->free_slots);
+	free(t->free_writers);
 	free(t);
 }

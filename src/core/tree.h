@@ -121,6 +121,8 @@ struct tree {
 	struct done_table *done;
 	uint32_t *free_slots;
 	uint32_t nr_free_slots;
+	uint32_t *free_writers;
+	uint32_t nr_free_writers;
 };
 
 /**
@@ -308,6 +310,20 @@ void quota_free(struct tree *t);
  * Return: 0; -EDQUOT; -ENOSPC.
  */
 int entry_recharge(struct entry *e, uint64_t bytes, bool force);
+
+/* writers.c */
+
+/**
+ * writers_open() - note a handle that is opened for writing; chooses rq->word.
+ * Return: 0; -ENFILE too many; -ENOMEM.
+ */
+int writers_open(struct entry *e, struct request *rq);
+
+/** writers_close() - a handle is no more. @word: of any handle; others than writers_open()'s are passed over */
+void writers_close(struct tree *t, uint64_t word);
+
+/** writers_any() - is a handle of @e open for writing? */
+bool writers_any(const struct entry *e);
 
 /* done.c */
 

@@ -320,6 +320,9 @@ static void do_interrupt(struct fuse_request *q)
 	HASH_FIND(hh, f->pending, &unique, sizeof(unique), victim);
 	if (victim && victim->rq.cancel)
 		victim->rq.cancel(&victim->rq);
+	/* A request that died with its worker, where the kernel cannot send it again: let at least a signal end it. */
+	else if (!victim && !(f->flags & FUSE_HAS_RESEND))
+		send_bytes(f, unique, -EINTR, NULL, 0);
 }
 
 static void do_init(struct fuse_request *q)

@@ -250,8 +250,13 @@ static bool add(struct fuse_request *q, size_t *len, size_t size, struct entry *
 	if (*len + need > size)
 		return false;
 	memset(at, 0, need);
-	if (plus && off > 2)
-		fuse_fill_entry(q->f, e, (struct fuse_entry_out *)at);
+	if (plus && off > 2) {
+		struct fuse_entry_out *out = (struct fuse_entry_out *)at;
+
+		fuse_fill_entry(q->f, e, out);
+		/* The kernel takes the present epoch when it links this, not that of its question: a name could be removed between. */
+		out->entry_valid = 0;
+	}
 	d->ino = e->id;
 	d->off = off;
 	d->namelen = (uint32_t)name_len;

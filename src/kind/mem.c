@@ -65,6 +65,20 @@ static int new_memfd(const struct entry *e, unsigned int flags)
 	return fd < 0 ? -errno : fd;
 }
 
+/* Huge pages are promised when a mapping is made, and stay promised to the file when it is gone. */
+static int reserve_huge(int fd, const struct request *rq)
+{
+	void *at;
+
+	if (!(rq->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB)) || rq->size == 0)
+		return 0;
+	at = mmap(NULL, rq->size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (at == MAP_FAILED)
+		return -errno;
+	munmap(at, rq->size);
+	return 0;
+}
+
 static int mem_create(struct entry *e, struct request *rq)
 {
 	struct mem_priv *p = e->priv;
@@ -90,6 +104,9 @@ static int mem_create(struct entry *e, struct request *rq)
 		return r;
 	if (ftruncate(fd, (off_t)rq->size) < 0)
 		return -errno;
+	r = reserve_huge(fd, rq);
+	if (r < 0)
+		return r;
 	if (rq->size && !(rq->flags & CTL_MEM_RESIZABLE) && fcntl(fd, F_ADD_SEALS, FIXED) < 0)
 		return -errno;
 	rq->fd = take_fd(&fd);
@@ -157,6 +174,11 @@ static int mem_open(struct entry *e, struct request *rq)
 		return -EPERM;
 	if (p->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB))
 		return -EOPNOTSUPP;
+	if (access_wanted(rq->oflags) & 2) {
+		id = writers_open(e, rq);
+		if (id < 0)
+			return id;
+	}
 	rq->how = OPEN_CACHED;
 	if (e->tree->passthrough) {
 		id = e->tree->store->ops->backing(e->tree->store, e->id);
@@ -206,8 +228,10 @@ static void mem_close(struct entry *e, struct request *rq)
 {
 	struct description d;
 
-	if (access_wanted(rq->oflags) & 2)
-		entry_describe(e, &d);
+	if (!(access_wanted(rq->oflags) & 2))
+		return;
+	writers_close(e->tree, rq->word);
+	entry_describe(e, &d);
 }
 
 static int mem_resize(struct entry *e, struct request *rq)
@@ -307,6 +331,8 @@ static int mem_command(struct entry *e, struct request *rq)
 			return -EINVAL;
 		if (rq->resent && (seals_of(fd) & rq->flags) == rq->flags)
 			return 0;
+		if ((rq->flags & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) && writers_any(e))
+			return -EBUSY;
 		if (fcntl(fd, F_ADD_SEALS, rq->flags) < 0)
 			return -errno;
 		if (e->tree->attr_changed)

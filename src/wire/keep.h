@@ -99,6 +99,7 @@ struct keep_item {
  */
 #define SHM_OPENS (1u << 18)
 #define SHM_POLLS (1u << 16)
+#define SHM_WRITERS (1u << 16) /* a handle's word has the place in its low 16 bits */
 #define SHM_SLOTS 64
 #define SHM_SLOT_BYTES (1u << 18) /* largest proxied transfer */
 
@@ -108,6 +109,11 @@ struct shm_slot {
 	uint32_t write;
 	uint32_t pad[11];
 	unsigned char data[SHM_SLOT_BYTES];
+};
+
+struct shm_writer {
+	uint64_t word; /* the handle's; 0: free. Stored last, cleared first */
+	uint64_t entry;
 };
 
 struct shm {
@@ -122,6 +128,7 @@ struct shm {
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */
+	struct shm_writer writers[SHM_WRITERS]; /* handles that were opened for writing, of what can be sealed */
 	struct shm_slot slots[SHM_SLOTS];
 };
 

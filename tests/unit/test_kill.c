@@ -32,7 +32,7 @@
 #define STRIDE 23
 #define STORMS 300
 #else
-#define STRIDE 1
+#define STRIDE 3
 #define STORMS 3000
 #endif
 
