@@ -114,7 +114,7 @@ struct request {
 /* How long an answer about an entry may be remembered. */
 enum change_rate {
 	CHANGE_NEVER, /* nothing changes unseen */
-	CHANGE_DETAILS, /* memory in use and times do: a second */
+	CHANGE_DETAILS, /* memory in use and times do: ten seconds */
 	CHANGE_ALL, /* its size, too: not at all */
 };
 

@@ -283,9 +283,11 @@ void tree_free(struct tree *t)
 {
 	struct entry *e, *tmp;
 
+	/* Before any of them is freed: a hash is reached through its first child. */
+	HASH_ITER(by_id, t->ids, e, tmp)
+		HASH_CLEAR(by_name, e->names);
 	HASH_ITER(by_id, t->ids, e, tmp) {
 		HASH_DELETE(by_id, t->ids, e);
-		HASH_CLEAR(by_name, e->names);
 		entry_free(e);
 	}
 	quota_free(t);

@@ -34,6 +34,7 @@
 #include <unistd.h>
 
 #define BACKOFF_MAX_MS 1000
+#define FDS_WANTED 524288
 #define EXIT_WAIT_MS 2000
 #define UNMOUNT_LAZY 1u /* KSHARED_SHUTDOWN_LAZY */
 
@@ -181,13 +182,18 @@ static int setup(struct keeper *k)
 	k->exe[n] = 0;
 	if (getrlimit(RLIMIT_NOFILE, &limit) < 0)
 		return -errno;
-	limit.rlim_cur = limit.rlim_max;
-	setrlimit(RLIMIT_NOFILE, &limit);
+	/* As many as there may be; more than our hard limit if we may have that. */
+	if (setrlimit(RLIMIT_NOFILE, &(struct rlimit){ FDS_WANTED, FDS_WANTED }) == 0) {
+		limit.rlim_cur = FDS_WANTED;
+	} else {
+		limit.rlim_cur = limit.rlim_max;
+		setrlimit(RLIMIT_NOFILE, &limit);
+	}
 	/* Before any thread is started, so that none of them takes a signal. */
 	r = make_signals(k);
 	if (r == 0)
 		r = table_new(&k->table,
-			      limit.rlim_cur > 200000 ? 199000 : (unsigned int)(limit.rlim_cur * 9 / 10));
+			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) / 10 * 9));
 	if (r == 0)
 		r = make_shm(k);
 	if (r < 0) {
@@ -342,6 +348,7 @@ static void on_query(struct keeper *k, const void *bytes)
 {
 	struct keep_query q;
 	struct keep_init init;
+	bool held;
 	int r, fd;
 
 	memcpy(&q, bytes, sizeof(q));
@@ -350,9 +357,9 @@ static void on_query(struct keeper *k, const void *bytes)
 		reply(k, q.op, k->fuse_fd < 0 ? -EOPNOTSUPP : table_backing(k->table, q.id, k->fuse_fd), -1);
 		return;
 	case KEEP_BORROW:
-		fd = table_borrow(k->table, q.id);
+		fd = table_borrow(k->table, q.id, &held);
 		reply(k, q.op, fd < 0 ? fd : 0, fd);
-		if (fd >= 0)
+		if (fd >= 0 && !held)
 			table_close(fd);
 		return;
 	case KEEP_READY:

@@ -64,7 +64,7 @@ void table_close(int fd)
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	if (!close_may_wait(fd)) {
+	if (!close_may_wait(fd, 0)) {
 		close(fd);
 		return;
 	}
@@ -270,6 +270,8 @@ int table_commit(struct table *t, const void *bytes, size_t len, int fd)
 	if (head.nr_changes < 1 || head.nr_changes > 2 || (head.has_fd != 0) != (fd >= 0))
 		return -EINVAL;
 	r = check((const unsigned char *)bytes + sizeof(head), len - sizeof(head), head.nr_changes, changes, copies);
+	if (r == 0 && head.has_fd && changes[0].what != KEEP_PUT)
+		r = -EINVAL;
 	if (r < 0) {
 		free(copies[0]);
 		free(copies[1]);
@@ -297,7 +299,7 @@ int table_commit(struct table *t, const void *bytes, size_t len, int fd)
 	return 0;
 }
 
-int table_borrow(struct table *t, uint64_t id)
+int table_borrow(struct table *t, uint64_t id, bool *ret_held)
 {
 	struct item *i;
 	int fd;
@@ -307,19 +309,19 @@ int table_borrow(struct table *t, uint64_t id)
 		return -ENOENT;
 	if (i->fd < 0)
 		return -EBADF;
-	if (i->vault < 0)
-		fd = fcntl(i->fd, F_DUPFD_CLOEXEC, 3);
-	else
-		fd = (int)syscall(SYS_pidfd_getfd, t->vaults[i->vault].pidfd, i->fd, 0);
+	*ret_held = i->vault < 0;
+	if (*ret_held)
+		return i->fd;
+	fd = (int)syscall(SYS_pidfd_getfd, t->vaults[i->vault].pidfd, i->fd, 0);
 	return fd < 0 ? -errno : fd;
 }
 
 int table_backing(struct table *t, uint64_t id, int fuse_fd)
 {
 	struct fuse_backing_map map = { 0 };
-	cleanup_fd int fd = -1;
 	struct item *i;
-	int r;
+	bool held;
+	int fd, r;
 
 	t->fuse_fd = fuse_fd;
 	HASH_FIND(hh, t->items, &id, sizeof(id), i);
@@ -327,13 +329,17 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd)
 		return -ENOENT;
 	if (i->backing)
 		return i->backing;
-	fd = table_borrow(t, id);
+	fd = table_borrow(t, id, &held);
 	if (fd < 0)
 		return fd;
 	map.fd = fd;
 	r = ioctl(fuse_fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
 	if (r < 0)
-		return -errno;
+		r = -errno;
+	if (!held)
+		table_close(fd);
+	if (r < 0)
+		return r;
 	i->backing = r;
 	return r;
 }

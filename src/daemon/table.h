@@ -32,8 +32,12 @@ void table_free(struct table *t);
  */
 int table_commit(struct table *t, const void *bytes, size_t len, int fd);
 
-/** table_borrow() - a new descriptor of a record's. Return: owned by the caller; -ENOENT; -EBADF; -errno. */
-int table_borrow(struct table *t, uint64_t id);
+/**
+ * table_borrow() - a record's descriptor.
+ * @ret_held: it is the table's own; else it came from a vault and is the caller's, for table_close()
+ * Return: the descriptor; -ENOENT; -EBADF it has none; -errno.
+ */
+int table_borrow(struct table *t, uint64_t id, bool *ret_held);
 
 /** table_backing() - the passthrough id of a record, registered with @fuse_fd if it has none. Return: > 0; -errno. */
 int table_backing(struct table *t, uint64_t id, int fuse_fd);

@@ -34,6 +34,7 @@
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
+#define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
 
 struct worker {
 	const struct config *config;
@@ -58,11 +59,12 @@ static void keeper_lost(void)
 
 /*
  * A descriptor whose close may wait is left open: a hung close would hang the loop, and in a thread or a kernel worker
- * our exit. The keeper closes its own copy; ours goes when this worker does.
+ * our exit. The keeper closes its own copy; ours goes when this worker does. A file of the folder itself, which somebody
+ * tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
  */
 static void close_fd(struct tree *t, int fd)
 {
-	if (!close_may_wait(fd))
+	if (!close_may_wait(fd, t->dev))
 		close(fd);
 }
 
@@ -265,8 +267,7 @@ static int make_tree(struct worker *w)
 	int r;
 
 	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 1024)
-		conf.max_fds = (unsigned int)(limit.rlim_cur - limit.rlim_cur / 4 > 100000 ? 100000
-										     : limit.rlim_cur / 4);
+		conf.max_fds = limit.rlim_cur > FDS_MAX ? FDS_MAX : (unsigned int)(limit.rlim_cur / 4 * 3);
 	r = tree_new(&w->tree, &conf);
 	if (r < 0)
 		return r;

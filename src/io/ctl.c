@@ -121,7 +121,8 @@ static int do_list(struct ctl *c, const struct ctl_request *m, struct request *r
 		return r;
 	if (!entry_is_dir(dir))
 		return -ENOTDIR;
-	r = access_check(dir, rq->cred, 4);
+	/* A listing tells what stat would, too. */
+	r = access_check(dir, rq->cred, 4 | 1);
 	if (r < 0)
 		return r;
 	for (e = tree_next(dir, m->cookie); e && answer->count < CTL_LIST_MAX; e = tree_next(dir, e->pos))

@@ -4,7 +4,7 @@
  *
  * How long the kernel may remember an answer: names for a day where it can be told that they changed (7.44), else not
  * at all; attributes for a day, since every change passes here or is told, except of what can change behind our
- * back: sizes are then not remembered, what is less for a second.
+ * back: sizes are then not remembered, what is less for ten seconds.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -51,7 +51,7 @@ static void look_at(struct entry *e, struct facts *ret)
 	a->atimensec = a->mtimensec;
 	split(e->ctime_ns, &a->ctime, &a->ctimensec);
 	ret->btime_ns = e->btime_ns;
-	ret->valid_s = d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 1 : 0;
+	ret->valid_s = d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 10 : 0;
 }
 
 void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret)

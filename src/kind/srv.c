@@ -384,6 +384,15 @@ static int seek_data(struct entry *e, struct request *rq)
 	return 0;
 }
 
+static bool beyond_size(struct entry *e, const struct request *rq)
+{
+	struct statx st;
+	int fd = entry_fd(e);
+
+	return fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) < 0 ||
+	       rq->size > st.stx_size || rq->offset > st.stx_size - rq->size;
+}
+
 static int srv_command(struct entry *e, struct request *rq)
 {
 	struct srv_priv *p = e->priv;
@@ -400,6 +409,9 @@ static int srv_command(struct entry *e, struct request *rq)
 			return -EBADF;
 		if (p->facts.append && rq->flags)
 			return -EPERM;
+		/* Memory that it takes would be the daemon's: nothing beyond the size that its owner gave it. */
+		if (strcmp(p->facts.what, "memfd") == 0 && beyond_size(e, rq))
+			return -EOPNOTSUPP;
 		return start_call(e, rq);
 	case COMMAND_FSYNC:
 		return p->facts.slow ? -EOPNOTSUPP : start_call(e, rq);
@@ -410,18 +422,18 @@ static int srv_command(struct entry *e, struct request *rq)
 	}
 }
 
-/* Could the caller write the posted file by its inode's own mode, if he had any descriptor of it? */
-static bool inode_grants_write(int fd, const struct cred *c)
+/* What could the caller do by the inode's own mode, if he had any descriptor of it? Of 4 read, 2 write. */
+static unsigned int inode_grants(int fd, const struct cred *c)
 {
 	struct statx st;
 
 	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE | STATX_UID | STATX_GID, &st) < 0)
-		return true;
+		return 4 | 2;
 	if (c->uid == st.stx_uid)
-		return st.stx_mode & 0200;
+		return (st.stx_mode >> 6) & 6;
 	if (access_in_group(c, st.stx_gid))
-		return st.stx_mode & 0020;
-	return st.stx_mode & 0002;
+		return (st.stx_mode >> 3) & 6;
+	return st.stx_mode & 6;
 }
 
 static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
@@ -447,8 +459,8 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 		return want == have ? -ENXIO : -EOPNOTSUPP;
 	if (p->facts.slow)
 		return -EOPNOTSUPP;
-	/* A read-only descriptor can be opened again through /proc: then it must not be one in name only. */
-	if (!(want & 2) && (have & 2) && !(granted & 2) && inode_grants_write(fd, rq->cred))
+	/* A descriptor can be opened again through /proc: it must not have less access in name only. */
+	if (have & ~want & ~granted & inode_grants(fd, rq->cred))
 		return -EOPNOTSUPP;
 	fd = reopen(fd, (rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0));
 	rq->out_fd = fd;

@@ -7,6 +7,7 @@
 #define KSHARED_TESTS_TABLE_STORE_H
 
 #include <daemon/table.h>
+#include <fcntl.h>
 #include <io/keep.h>
 #include <pthread.h>
 #include <sys/socket.h>
@@ -62,17 +63,27 @@ static inline void table_store_reply(struct table_store *s, uint32_t op, int res
 		abort();
 }
 
+/* A descriptor of the caller's own, wherever the table has it. */
+static inline int table_take(struct table *t, uint64_t id)
+{
+	bool held;
+	int fd = table_borrow(t, id, &held);
+
+	return fd >= 0 && held ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : fd;
+}
+
 static inline void table_store_query(struct table_store *s, const unsigned char *bytes)
 {
 	struct keep_query q;
+	bool held;
 	int fd;
 
 	memcpy(&q, bytes, sizeof(q));
 	switch (q.op) {
 	case KEEP_BORROW:
-		fd = table_borrow(s->table, q.id);
+		fd = table_borrow(s->table, q.id, &held);
 		table_store_reply(s, q.op, fd < 0 ? fd : 0, fd);
-		if (fd >= 0)
+		if (fd >= 0 && !held)
 			close(fd);
 		break;
 	case KEEP_BACKING:

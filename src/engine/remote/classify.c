@@ -105,13 +105,13 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	}
 }
 
-bool close_may_wait(int fd)
+bool close_may_wait(int fd, uint64_t own_dev)
 {
 	struct fd_facts facts;
 
 	if (classify_fd(fd, &facts) < 0)
 		return false;
-	return facts.slow;
+	return facts.slow && !(own_dev && facts.dev == own_dev);
 }
 
 int classify_fd(int fd, struct fd_facts *ret)
