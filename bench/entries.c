@@ -107,7 +107,8 @@ static unsigned long list(const struct place *p, const char *path, unsigned long
 			if (d->d_name[0] == '.')
 				continue;
 			seen++;
-			if (attributes && fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+			if (attributes &&
+			    fstatat(dirfd(dir), d->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 				bench_die("%s/%s", path, d->d_name);
 		}
 		closedir(dir);

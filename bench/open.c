@@ -126,7 +126,8 @@ static void do_nothing(void *arg)
 static unsigned long get_fd(void *arg, unsigned long n)
 {
 	for (unsigned long i = 0; i < n; i++)
-		close(bench_fd((int)syscall(SYS_pidfd_getfd, *(int *)arg, shared_fd, 0), "pidfd_getfd"));
+		close(bench_fd((int)syscall(SYS_pidfd_getfd, *(int *)arg, shared_fd, 0),
+			       "pidfd_getfd"));
 	return n;
 }
 
@@ -197,7 +198,8 @@ static int s6_start(void)
 	static int listening;
 	struct sockaddr_un addr;
 
-	if (system("command -v s6-fdholderd >/dev/null && command -v s6-fdholder-store >/dev/null") != 0) {
+	if (system("command -v s6-fdholderd >/dev/null && command -v s6-fdholder-store >/dev/null") !=
+	    0) {
 		bench_note("s6-fdholderd is not installed; it was left out");
 		return -1;
 	}
@@ -243,16 +245,20 @@ int main(int argc, char **argv)
 	bench_peer(serve_kept, &kept[1]);
 	listening = listen_at(&addr, "listen", SOCK_SEQPACKET);
 	bench_peer(serve_connections, &listening);
-	pidfd = bench_fd((int)syscall(SYS_pidfd_open, bench_peer(do_nothing, NULL), 0), "pidfd_open");
+	pidfd = bench_fd((int)syscall(SYS_pidfd_open, bench_peer(do_nothing, NULL), 0),
+			 "pidfd_open");
 	s6 = s6_start();
 
 	lanes[nr++] = (struct lane){ "tmpfs", open_path, native };
 	lanes[nr++] = (struct lane){ "library, posted socket", open_srv, (char[]){ "open-sock" } };
 	lanes[nr++] = (struct lane){ "library, posted memfd", open_srv, (char[]){ "open-memfd" } };
 	lanes[nr++] = (struct lane){ "library, memory object", open_mem, (char[]){ "open-mem" } };
-	lanes[nr++] = (struct lane){ "mount, memory object", open_path, bench_path(dir, "mem/open-mem") };
-	lanes[nr++] = (struct lane){ "mount, posted file", open_path, bench_path(dir, "srv/open-file") };
-	lanes[nr++] = (struct lane){ "mount, posted socket", open_path, bench_path(dir, "srv/open-sock") };
+	lanes[nr++] =
+		(struct lane){ "mount, memory object", open_path, bench_path(dir, "mem/open-mem") };
+	lanes[nr++] =
+		(struct lane){ "mount, posted file", open_path, bench_path(dir, "srv/open-file") };
+	lanes[nr++] = (struct lane){ "mount, posted socket", open_path,
+				     bench_path(dir, "srv/open-sock") };
 	lanes[nr++] = (struct lane){ "peer: pidfd_getfd", get_fd, &pidfd };
 	lanes[nr++] = (struct lane){ "peer: SCM_RIGHTS, connection kept", ask_kept, &kept[0] };
 	lanes[nr++] = (struct lane){ "peer: SCM_RIGHTS, connect each time", ask_connecting, &addr };

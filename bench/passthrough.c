@@ -78,7 +78,8 @@ static unsigned long fresh(int fd, unsigned long n, bool write)
 	unsigned long done = 0;
 
 	do {
-		volatile char *at = mmap(NULL, FRESH_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+		volatile char *at =
+			mmap(NULL, FRESH_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
 
 		if (at == MAP_FAILED)
 			bench_die("mmap");
@@ -133,14 +134,15 @@ static void transfers(const char *what, int native, int again, int mount, bool a
 				{ "mount", run, &c },
 			};
 
-			snprintf(group, sizeof(group), "%s %zu KiB, %s", write ? "pwrite" : "pread", size / 1024,
-				 what);
+			snprintf(group, sizeof(group), "%s %zu KiB, %s", write ? "pwrite" : "pread",
+				 size / 1024, what);
 			bench_group(group, lanes, 3);
 		}
 	}
 }
 
-static void file(struct kshared *k, const char *dir, const char *name, const char *what, bool also_write)
+static void file(struct kshared *k, const char *dir, const char *name, const char *what,
+		 bool also_write)
 {
 	char *path = bench_path(dir, name);
 	int native = bench_fd(open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0600), path);
@@ -149,8 +151,9 @@ static void file(struct kshared *k, const char *dir, const char *name, const cha
 
 	ksrv_remove(k, name);
 	bench_zero(ksrv_post(k, name, native, 0600), "ksrv_post");
-	mount = bench_fd(open(bench_path(bench_path(bench.folders[0], "srv"), name), O_RDWR | O_CLOEXEC),
-			 "opening a posted file");
+	mount = bench_fd(
+		open(bench_path(bench_path(bench.folders[0], "srv"), name), O_RDWR | O_CLOEXEC),
+		"opening a posted file");
 	bench_zero(ftruncate(native, FILE_BYTES), "ftruncate");
 	fill(mount, native, FILE_BYTES);
 	transfers(what, native, again, mount, also_write);
@@ -180,7 +183,8 @@ static void object(struct kshared *k)
 	kmem_remove(k, "bench");
 	native = bench_fd(kmem_create(k, "bench", MAP_BYTES, 0600, 0), "kmem_create");
 	again = bench_fd(kmem_open(k, "bench", O_RDWR), "kmem_open");
-	mount = bench_fd(open(bench_path(bench.folders[0], "mem/bench"), O_RDWR | O_CLOEXEC), "opening an object");
+	mount = bench_fd(open(bench_path(bench.folders[0], "mem/bench"), O_RDWR | O_CLOEXEC),
+			 "opening an object");
 	fill(mount, native, MAP_BYTES);
 	transfers("memory object", native, again, mount, true);
 

@@ -73,7 +73,8 @@ static struct kill kill_worker(struct place *p, bool wait)
 	struct pollfd pfd = { .fd = pidfd, .events = POLLIN };
 
 	kill.at_ns = bench_now_ns();
-	bench_zero((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0), "killing the worker");
+	bench_zero((int)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0),
+		   "killing the worker");
 	if (wait && poll(&pfd, 1, -1) != 1)
 		bench_die("poll");
 	close(pidfd);
@@ -235,19 +236,22 @@ int main(int argc, char **argv)
 	bench_init(argc, argv);
 	if (bench.nr_folders > 4)
 		bench_die("too many folders");
-	waiter = mmap(NULL, sizeof(*waiter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	waiter = mmap(NULL, sizeof(*waiter), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	if (waiter == MAP_FAILED)
 		bench_die("mmap");
 	for (int i = 0; i < bench.nr_folders; i++)
 		init_place(&places[i], bench.folders[i]);
 	for (unsigned int round = 0; round < bench.rounds; round++) {
 		for (size_t c = 0; c < sizeof(callers) / sizeof(callers[0]); c++) {
-			bench_emit(callers[c].group, "ksharedd --version", round, (double)run_daemon());
+			bench_emit(callers[c].group, "ksharedd --version", round,
+				   (double)run_daemon());
 			for (int i = 0; i < bench.nr_folders; i++) {
 				char lane[32];
 
 				snprintf(lane, sizeof(lane), "%u entries", places[i].nr);
-				bench_emit(callers[c].group, lane, round, (double)callers[c].time(&places[i]));
+				bench_emit(callers[c].group, lane, round,
+					   (double)callers[c].time(&places[i]));
 			}
 		}
 		passthrough(&places[0], round);

@@ -109,8 +109,8 @@ static void echo(void *arg)
 		put(e->far_out, (size_t)n);
 }
 
-static void group(const char *what, size_t size, const char *how, unsigned long (*run)(void *, unsigned long),
-		  struct ends ends[3])
+static void group(const char *what, size_t size, const char *how,
+		  unsigned long (*run)(void *, unsigned long), struct ends ends[3])
 {
 	struct lane lanes[] = {
 		{ "native", run, &ends[0] },
@@ -143,7 +143,8 @@ static void complete(struct kshared *k, struct ends ends[3], const char *in, con
 	ends[1].in = bench_fd(ksrv_open(k, in, one ? O_RDWR : O_RDONLY), "ksrv_open");
 	ends[1].out = one ? ends[1].in : bench_fd(ksrv_open(k, out, O_WRONLY), "ksrv_open");
 	ends[2].in = bench_fd(open(bench_path(srv, in), (one ? O_RDWR : O_RDONLY) | O_CLOEXEC), in);
-	ends[2].out = one ? ends[2].in : bench_fd(open(bench_path(srv, out), O_WRONLY | O_CLOEXEC), out);
+	ends[2].out = one ? ends[2].in
+			  : bench_fd(open(bench_path(srv, out), O_WRONLY | O_CLOEXEC), out);
 }
 
 static void make_socket(struct kshared *k, struct ends ends[3])
@@ -151,7 +152,9 @@ static void make_socket(struct kshared *k, struct ends ends[3])
 	int pair[2];
 
 	bench_zero(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), "socketpair");
-	ends[0] = (struct ends){ .in = pair[0], .out = pair[0], .far_in = pair[1], .far_out = pair[1] };
+	ends[0] = (struct ends){
+		.in = pair[0], .out = pair[0], .far_in = pair[1], .far_out = pair[1]
+	};
 	complete(k, ends, "stream-sock", "stream-sock");
 }
 
@@ -161,7 +164,9 @@ static void make_pipes(struct kshared *k, struct ends ends[3])
 
 	bench_zero(pipe2(there, O_CLOEXEC), "pipe");
 	bench_zero(pipe2(back, O_CLOEXEC), "pipe");
-	ends[0] = (struct ends){ .in = back[0], .out = there[1], .far_in = there[0], .far_out = back[1] };
+	ends[0] = (struct ends){
+		.in = back[0], .out = there[1], .far_in = there[0], .far_out = back[1]
+	};
 	complete(k, ends, "stream-in", "stream-out");
 }
 

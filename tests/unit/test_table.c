@@ -62,7 +62,7 @@ static int commit(struct table *t, struct message *m, int fd)
 static int borrow(struct table *t, uint64_t id)
 {
 	bool held;
-	int fd = table_take(t, id, &held);
+	int fd = table_borrow(t, id, &held);
 
 	return fd >= 0 && held ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : fd;
 }

@@ -10,6 +10,7 @@
 #include <engine/relay/relay_internal.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <sys/epoll.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -33,6 +34,7 @@ int plain_transfer(const struct relay_io *io, struct shm_slot *s)
 int plain_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int events, bool many)
 {
 	cleanup_fd int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	struct pollfd p = { .fd = fd, .events = (short)events };
 	struct epoll_event ev = { .events = events | (many ? (uint32_t)EPOLLET : (uint32_t)EPOLLONESHOT) };
 	int e;
 
@@ -50,6 +52,9 @@ int plain_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int event
 	}
 	r->items[w->index].fd = take_fd(&copy);
 	r->items[w->index].once = !many;
+	/* epoll tells the present state too, but later: then it is told twice. */
+	if (many && poll(&p, 1, 0) > 0)
+		w->ready(w, (unsigned int)p.revents);
 	return 0;
 }
 
