@@ -69,8 +69,8 @@ int cli_json_print(json_t *value)
 	if (value)
 		r = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	json_decref(value);
-	if (r < 0)
-		return cli_refuse("JSON", ferror(stdout) ? EIO : ENOMEM, NULL);
+	if (r < 0 && !ferror(stdout))
+		return cli_refuse("JSON", ENOMEM, NULL);
 	putchar('\n');
 	return cli_finish(CLI_OK);
 }

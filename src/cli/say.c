@@ -179,5 +179,7 @@ int cli_finish(int status)
 {
 	if (fflush(stdout) == 0 && !ferror(stdout))
 		return status;
-	return cli_refuse("standard output", errno, NULL);
+	/* Not by cli_refuse(): its hints are about the folder. errno may be of an earlier, failed write. */
+	cli_say("standard output: %s; nothing else is wrong", strerror(errno ? errno : EIO));
+	return CLI_FAILED;
 }

@@ -262,6 +262,7 @@ int tree_new(struct tree **ret, const struct tree_conf *conf)
 	if (!t)
 		return -ENOMEM;
 	t->store = conf->store;
+	t->proc = -1;
 	t->kinds = conf->kinds;
 	t->single = conf->single;
 	t->limits = conf->limits;

@@ -84,6 +84,7 @@ struct limits {
  * @names_changed: nor what it has cached of names
  * @reclaim: end removed entries that can be ended, since a limit is reached
  * @dev: the mount's device number, to know its own files by; 0: not mounted
+ * @proc: /proc/self/fd, to open descriptors anew by
  * @mounted: the kernel may hold inodes of removed entries
  * @passthrough: the kernel can serve files itself
  * @uid, @gid: who runs the daemon
@@ -101,6 +102,7 @@ struct tree {
 	const struct kind *const *kinds;
 	struct limits limits;
 	uint64_t dev;
+	int proc;
 	bool mounted;
 	bool passthrough;
 	bool may_take; /* descriptors of any user's processes */

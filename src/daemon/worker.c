@@ -279,6 +279,9 @@ static int make_tree(struct worker *w)
 	w->tree->relay = w->relay;
 	w->tree->poller = w->poller;
 	w->tree->dev = w->hello->dev;
+	w->tree->proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
+	if (w->tree->proc < 0)
+		return -errno;
 	w->tree->may_take = w->hello->privileged;
 	return 0;
 }

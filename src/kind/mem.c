@@ -21,6 +21,7 @@
 #include <unistd.h>
 #include <wire/ctl.h>
 #include <engine/relay/relay.h>
+#include <engine/remote/reopen.h>
 #include <stdlib.h>
 
 #ifndef MFD_NOEXEC_SEAL
@@ -350,7 +351,6 @@ static int mem_share(struct entry *e, struct request *rq, unsigned int granted)
 	struct mem_priv *p = e->priv;
 	unsigned int want = access_wanted(rq->oflags);
 	int fd = entry_fd(e);
-	char path[32];
 
 	if (fd < 0)
 		return fd;
@@ -358,10 +358,10 @@ static int mem_share(struct entry *e, struct request *rq, unsigned int granted)
 		return -EACCES;
 	if ((want & 2) && (seals_of(fd) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
 		return -EPERM;
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	rq->out_fd = open(path, (rq->oflags & O_ACCMODE) | O_CLOEXEC);
-	if (rq->out_fd < 0)
-		return -errno;
+	fd = reopen_fd(e->tree->proc, fd, rq->oflags & O_ACCMODE);
+	if (fd < 0)
+		return fd;
+	rq->out_fd = fd;
 	if ((want & 2) && !p->shared) {
 		p->shared = 1;
 		entry_save(e, NULL, -1);

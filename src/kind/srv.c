@@ -19,6 +19,7 @@
 #include <engine/relay/poller.h>
 #include <engine/relay/relay.h>
 #include <engine/remote/classify.h>
+#include <engine/remote/reopen.h>
 #include <engine/remote/take.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -349,23 +350,6 @@ static int start_call(struct entry *e, struct request *rq)
 	return KIND_LATER;
 }
 
-/* A new open file of what is posted, with @oflags; the posted one's offset and flags are not touched. */
-static int reopen(int fd, int oflags)
-{
-	char path[32];
-	int new_fd, flags;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	/* A FIFO or a terminal would wait for its other end; the new open file's flag is nobody else's. */
-	new_fd = open(path, oflags | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-	if (new_fd < 0)
-		return -errno;
-	flags = fcntl(new_fd, F_GETFL);
-	if (!(oflags & O_NONBLOCK))
-		fcntl(new_fd, F_SETFL, flags & ~O_NONBLOCK);
-	return new_fd;
-}
-
 static int seek_data(struct entry *e, struct request *rq)
 {
 	struct srv_priv *p = e->priv;
@@ -374,7 +358,7 @@ static int seek_data(struct entry *e, struct request *rq)
 
 	/* lseek() on the posted open file would move its offset. */
 	if (fd >= 0)
-		fd = p->facts.slow ? -EOPNOTSUPP : reopen(fd, O_RDONLY);
+		fd = p->facts.slow ? -EOPNOTSUPP : reopen_fd(e->tree->proc, fd, O_RDONLY);
 	if (fd < 0)
 		return fd;
 	at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
@@ -462,7 +446,7 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 	/* A descriptor can be opened again through /proc: it must not have less access in name only. */
 	if (have & ~want & ~granted & inode_grants(fd, rq->cred))
 		return -EOPNOTSUPP;
-	fd = reopen(fd, (rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0));
+	fd = reopen_fd(e->tree->proc, fd, (rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0));
 	rq->out_fd = fd;
 	return fd < 0 ? fd : 0;
 }

@@ -11,7 +11,8 @@ import harness
 
 RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 AT_FDCWD = -100
-ODD_NAMES = [b"with space", b"new\nline", b"-leading", b"\xff\xfe", b"tab\t", b"\xc3\xa4\xe2\x82\xac", b"\x01\x7f", b"...",
+ODD_NAMES = [b"with space", b"new\nline", b"-leading", b"\xff\xfe", b"tab\t", b"\xc3\xa4\xe2\x82\xac", b"\x01\x7f",
+             b"...",
              b"..x", b"a\\b", b"*?", b"'\"", b".hidden", b"n" * 255]
 
 

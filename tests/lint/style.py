@@ -12,6 +12,7 @@ sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 import tap
 
 MAX_LINES = 700
+MAX_TEST_LINES = 1200 # one file of tests for one thing, however many there are
 SOURCES = tap.files("include", "src", "tests", "bench", "kernel", "scripts", "man", ".ci", endings=(
     ".c", ".h", ".py", ".sh", ".build", ".scd", ".S", ".map"))
 SCRIPTS = [path for path in tap.files("scripts", "tests", "bench", ".ci")
@@ -41,8 +42,9 @@ def spdx():
 def length():
     for path in SOURCES:
         lines = tap.read(path).count("\n")
-        if lines > MAX_LINES:
-            yield f"{path}: {lines} lines; over {MAX_LINES} a file is to be divided"
+        most = MAX_TEST_LINES if path.startswith("tests/") else MAX_LINES
+        if lines > most:
+            yield f"{path}: {lines} lines; over {most} a file is to be divided"
 
 
 def guards():
@@ -162,7 +164,7 @@ def machine_paths():
 
 checks = tap.Checks()
 checks.result("every source has an SPDX line with its part's licence", spdx())
-checks.result(f"no file is longer than {MAX_LINES} lines", length())
+checks.result("no file is too long", length())
 checks.result("every header has a guard", guards())
 checks.result("functions in headers are recognised", self_test())
 checks.result("every function declared in a header has a kernel-doc comment", documented())

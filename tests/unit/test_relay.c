@@ -361,6 +361,38 @@ static void test_a_counter_is_written(void **state)
 	close(event);
 }
 
+/* There is room for something, but not for this. */
+static void test_a_write_that_is_ready_and_yet_blocks(void **state)
+{
+	struct fixture *f = *state;
+	int event = eventfd(1, EFD_CLOEXEC);
+	uint64_t most = UINT64_MAX - 1, got;
+
+	start_write(&f->rig, f->b, event, &most, 8);
+	run_for(&f->rig, 20);
+	assert_int_equal(f->b->calls, 0);
+	put(f->pipe[1], "meanwhile");
+	start_read(&f->rig, f->a, f->pipe[0], 100);
+	expect_data(f, f->a, "meanwhile");
+	assert_int_equal(read(event, &got, 8), 8);
+	run_until(&f->rig, &f->b->calls, 1);
+	assert_int_equal(f->b->result, 8);
+	close(event);
+}
+
+/* Without a ring nothing may be tried that could block. */
+static void test_what_might_block_is_refused(void **state)
+{
+	struct fixture *f = *state;
+	int event = eventfd(0, EFD_CLOEXEC);
+	uint64_t seven = 7;
+
+	start_write(&f->rig, f->b, event, &seven, 8);
+	run_until(&f->rig, &f->b->calls, 1);
+	assert_int_equal(f->b->result, -EOPNOTSUPP);
+	close(event);
+}
+
 static void test_packets_stay_whole(void **state)
 {
 	struct fixture *f = *state;
@@ -688,7 +720,8 @@ static int teardown_plain(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 /* With the ring, and where there is none. */
-#define BOTH(name) TEST(name), { "without_ring_" #name, name, setup_plain, teardown_plain, NULL }
+#define WITHOUT(name) { "without_ring_" #name, name, setup_plain, teardown_plain, NULL }
+#define BOTH(name) TEST(name), WITHOUT(name)
 
 int main(void)
 {
@@ -704,8 +737,8 @@ int main(void)
 		BOTH(test_a_nonblocking_write_takes_what_fits),
 		BOTH(test_no_more_than_a_slot_is_moved),
 		BOTH(test_a_file_has_offsets_and_keeps_its_own),
-		BOTH(test_a_terminal),
-		BOTH(test_counters_timers_and_watches),
+		TEST(test_a_terminal),
+		TEST(test_counters_timers_and_watches),
 		BOTH(test_packets_stay_whole),
 		BOTH(test_giving_up),
 		BOTH(test_more_readers_wait_than_there_are_slots),
@@ -714,10 +747,12 @@ int main(void)
 		BOTH(test_answers_that_start_the_next_transfer),
 		BOTH(test_waiting_once_and_watching),
 		BOTH(test_calls_without_data),
-		BOTH(test_a_counter_is_written),
+		TEST(test_a_counter_is_written),
 		TEST(test_a_file_that_hangs_can_be_given_up),
 		TEST(test_giving_up_while_queued),
 		TEST(test_the_ring_can_do_nothing_else),
+		TEST(test_a_write_that_is_ready_and_yet_blocks),
+		WITHOUT(test_what_might_block_is_refused),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

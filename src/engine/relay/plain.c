@@ -3,7 +3,7 @@
  * plain.c - where the kernel gives no io_uring (an administrator may forbid it): the same by plain system calls.
  *
  * Streams are tried with RWF_NOWAIT and waited for by epoll, on a duplicate of the descriptor, so that closing the
- * original does not matter. Files are read and written in the loop, which waits for their disk. What is lost: a worker
+ * original does not matter; those that do not know RWF_NOWAIT (terminals, inotify, writing an eventfd) are refused. Files are read and written in the loop, which waits for their disk. What is lost: a worker
  * killed between the system call and the note of it loses the bytes that it had read, or writes once more.
  */
 #include <base/cleanup.h>
@@ -21,13 +21,13 @@ int plain_transfer(const struct relay_io *io, struct shm_slot *s)
 	uint32_t n = io->write ? (uint32_t)s->progress : 0;
 	struct iovec iov = { .iov_base = s->data + n, .iov_len = io->len - n };
 	off_t offset = io->offset < 0 ? -1 : (off_t)io->offset + n;
-	int flags = io->regular || io->plain ? 0 : RWF_NOWAIT;
+	int flags = io->regular ? 0 : RWF_NOWAIT;
 	ssize_t done;
 
+	/* Without RWF_NOWAIT a call may block although poll() says ready, and the loop with it. */
 	if (io->plain)
-		done = io->write ? write(io->fd, iov.iov_base, iov.iov_len) : read(io->fd, iov.iov_base, iov.iov_len);
-	else
-		done = io->write ? pwritev2(io->fd, &iov, 1, offset, flags) : preadv2(io->fd, &iov, 1, offset, flags);
+		return -EOPNOTSUPP;
+	done = io->write ? pwritev2(io->fd, &iov, 1, offset, flags) : preadv2(io->fd, &iov, 1, offset, flags);
 	return done < 0 ? -errno : (int)done;
 }
 

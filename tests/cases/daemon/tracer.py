@@ -21,7 +21,6 @@ PTRACE_INTERRUPT = 0x4207
 PTRACE_GET_SYSCALL_INFO = 0x420E
 PTRACE_O_TRACESYSGOOD = 1
 PTRACE_O_TRACEFORK = 2
-PTRACE_EVENT_STOP = 128
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x40000000
 
@@ -57,13 +56,12 @@ def go_on(pid, number=0):
 def detach(pid):
     """Let a running process go."""
     _ptrace(PTRACE_INTERRUPT, pid)
-    while True:
-        _, status = os.waitpid(pid, WALL)
-        if status >> 16 == PTRACE_EVENT_STOP or not os.WIFSTOPPED(status):
-            break
-        go_on(pid)
-    with contextlib.suppress(ProcessLookupError):
-        _ptrace(PTRACE_DETACH, pid)
+    # Any stop will do: one that comes before the one asked for takes its place.
+    _, status = os.waitpid(pid, WALL)
+    if os.WIFSTOPPED(status):
+        number = os.WSTOPSIG(status)
+        is_signal = not status >> 16 and number not in (SYSCALL_STOP, signal.SIGTRAP)
+        _ptrace(PTRACE_DETACH, pid, 0, number if is_signal else 0)
 
 
 def kill(pid):

@@ -7,7 +7,6 @@ import select
 import signal
 import socket
 import subprocess
-import time
 
 import harness
 
@@ -33,7 +32,8 @@ BAD = [
     (USAGE, "srv post x --fd"), (USAGE, "srv post x --fd 0 --file {file}"), (USAGE, "srv post x --fd 0 --fd 0"),
     (USAGE, "srv post x --fd -1"), (USAGE, "srv post x --fd +0"), (USAGE, "srv post x --fd 0x0"),
     (USAGE, "srv post x --fd zero"), (USAGE, "srv post x --fd 0 --no-such-option"),
-    (USAGE, "srv post x --fd 99999999999"), (USAGE, "srv post x --fd 0 --mode 8"), (USAGE, "srv post x --fd 0 --mode 1000"),
+    (USAGE, "srv post x --fd 99999999999"), (USAGE, "srv post x --fd 0 --mode 8"), (USAGE,
+                                                                                    "srv post x --fd 0 --mode 1000"),
     (USAGE, "srv post x --fd 0 --mode rw"), (USAGE, "srv post x --fd 0 --mode -1"), (USAGE, "srv post x --fd 0 --mode"),
     (USAGE, "srv post x --fd 0 --read-only"), (USAGE, "srv post x --file {file} --read-only --write-only"),
     (FAILED, "srv post x --fd 987"), (FAILED, "srv post x --file {missing}"), (FAILED, "srv post x --unix {missing}"),
@@ -45,7 +45,8 @@ BAD = [
     (USAGE, "srv open"), (USAGE, "srv open file more"), (USAGE, "srv open file --"), (USAGE, "srv open file --fd 3"),
     (USAGE, "srv open file --fd x -- true"), (USAGE, "srv open file --read-only --write-only"),
     (USAGE, "srv open file --linger soon"), (USAGE, "srv open file --no-such-option"),
-    (FAILED, "srv open missing"), (FAILED, "srv open full"), (FAILED, "srv open .."), (FAILED, "srv open reader --write-only"),
+    (FAILED, "srv open missing"), (FAILED, "srv open full"), (FAILED, "srv open .."), (FAILED,
+                                                                                       "srv open reader --write-only"),
     (FAILED, "srv open socket --read-only"), (FAILED, "srv open socket --reopen"), (FAILED, "srv open {longname}"),
     (FAILED, "srv open file -- {missing}"), (FAILED, "srv open waiting"),
     (USAGE, "srv rm"), (USAGE, "srv rm file more"), (USAGE, "srv rm -f file"), (FAILED, "srv rm missing"),
@@ -54,10 +55,12 @@ BAD = [
     (USAGE, "mem create x 4K more"), (USAGE, "mem create x -1"), (USAGE, "mem create x 4k2"), (USAGE, "mem create x K"),
     (USAGE, "mem create x 0x10"), (USAGE, "mem create x 1.5M"), (USAGE, "mem create x 99999999999T"),
     (USAGE, "mem create x 18446744073709551616"), (USAGE, "mem create x 4K --mode 999"),
-    (USAGE, "mem create x 4K --huge 3M"), (USAGE, "mem create x 4K --no-such-option"), (USAGE, "mem create x 4K --huge"),
+    (USAGE, "mem create x 4K --huge 3M"), (USAGE, "mem create x 4K --no-such-option"), (USAGE,
+                                                                                        "mem create x 4K --huge"),
     (FAILED, "mem create x 4K --huge 2M"), (FAILED, "mem create sealed 4K"), (FAILED, "mem create .. 4K"),
     (FAILED, "mem create missing/x 4K"), (FAILED, "mem create {longname} 4K"), (FAILED, "mem create x 8388607T"),
-    (USAGE, "mem seal"), (USAGE, "mem seal sealed"), (USAGE, "mem seal sealed grow more"), (USAGE, "mem seal sealed exec"),
+    (USAGE, "mem seal"), (USAGE, "mem seal sealed"), (USAGE, "mem seal sealed grow more"), (USAGE,
+                                                                                            "mem seal sealed exec"),
     (USAGE, "mem seal sealed grow,"), (USAGE, "mem seal sealed grow,,write"), (USAGE, "mem seal sealed GROW"),
     (FAILED, "mem seal missing grow"), (FAILED, "mem seal sealed grow"), (FAILED, "mem seal .. grow"),
     (USAGE, "mem rm"), (USAGE, "mem rm sealed more"), (FAILED, "mem rm missing"), (FAILED, "mem rm board"),
@@ -65,9 +68,11 @@ BAD = [
 
 # The same for `up`, which names the folder itself.
 BAD_UP = [
-    (USAGE, "up {new} more"), (USAGE, "up {new} --mode 999"), (USAGE, "up {new} --mode x"), (USAGE, "up {new} --max-bytes x"),
+    (USAGE, "up {new} more"), (USAGE, "up {new} --mode 999"), (USAGE, "up {new} --mode x"), (USAGE,
+                                                                                             "up {new} --max-bytes x"),
     (USAGE, "up {new} --max-bytes -1"), (USAGE, "up {new} --max-entries 4K"), (USAGE, "up {new} --max-entries"),
-    (USAGE, "up {new} --max-bytes-uid 99999999T9"), (USAGE, "up {new} --no-such-option"), (USAGE, "--at {new} up {new}"),
+    (USAGE, "up {new} --max-bytes-uid 99999999T9"), (USAGE, "up {new} --no-such-option"), (USAGE,
+                                                                                           "--at {new} up {new}"),
     (FAILED, "up {file}"), (FAILED, "up {file}/below"), (FAILED, "up {folder}"), (FAILED, "up {missing}/below/it"),
 ]
 
@@ -130,7 +135,7 @@ class BadInput(CliCase):
     @harness.timeout(120)
     def test_a_sentence_a_status_and_nothing_changed(self):
         before = self.listing()
-        self.assertEqual(len(before), 9)
+        self.assertEqual(len(before), 10)
         for expected, line in BAD:
             with self.subTest(line or "(nothing)"):
                 done = self.cli(*self.fill_in(line))
@@ -141,9 +146,11 @@ class BadInput(CliCase):
 
     def test_empty_words(self):
         before = self.listing()
-        for args in (["rm", ""], ["srv", "post", "", "--fd", "0"], ["srv", "open", ""], ["srv", "rm", ""], ["mem", "rm", ""],
+        for args in (["rm", ""], ["srv", "post", "", "--fd", "0"], ["srv", "open", ""], ["srv", "rm", ""], ["mem",
+                                                                                                            "rm", ""],
                      ["mem", "create", "", "4K"], ["mem", "create", "x", ""], ["mem", "seal", "sealed", ""], [""],
-                     ["srv", "post", "x", "--fd", ""], ["srv", "post", "x", "--file", ""], ["srv", "post", "x", "--tcp", ""],
+                     ["srv", "post", "x", "--fd", ""], ["srv", "post", "x", "--file", ""], ["srv", "post", "x",
+                                                                                            "--tcp", ""],
                      ["srv", "post", "x", "--unix", ""], ["srv", "post", "x", "--fd", "0", "--mode", ""]):
             with self.subTest(args):
                 self.assertRefused(self.cli(*args))
@@ -153,7 +160,8 @@ class BadInput(CliCase):
         before = self.listing()
         for expected, line in BAD_UP:
             with self.subTest(line):
-                done = subprocess.run([*harness.program("kshared"), *self.fill_in(line)], capture_output=True, text=True,
+                done = subprocess.run([*harness.program("kshared"), *self.fill_in(line)], capture_output=True,
+                                      text=True,
                                       timeout=10 * harness.SCALE, env=harness.environment())
                 self.assertEqual(done.returncode, expected, done.stderr)
                 self.assertRegex(done.stderr, r"^kshared.*: \S.*\n")
@@ -204,7 +212,8 @@ class BadInput(CliCase):
 
     def test_a_full_disk_is_told(self):
         with open("/dev/full", "w") as full:
-            for command in (["ls", "srv"], ["ls", "-l", "srv"], ["ls", "--json", "srv"], ["status"], ["status", "--json"],
+            for command in (["ls", "srv"], ["ls", "-l", "srv"], ["ls", "--json", "srv"], ["status"], ["status",
+                                                                                                      "--json"],
                             ["help"], ["doctor", "--json"], ["--version"]):
                 with self.subTest(command):
                     done = subprocess.run([*harness.program("kshared"), "--at", self.folder.dir, *command], stdout=full,
@@ -221,7 +230,8 @@ class GoodInput(CliCase):
         self.assertEqual(self.ok("ls", "srv/file"), "file\n")
         self.assertEqual(self.ok("ls", "mem/board"), "")
         lines = {line.split()[-1]: line for line in self.ok("ls", "-l", "srv").splitlines()}
-        self.assertRegex(lines["file"], r"^-rw------- root +root +8 \d{4}-\d\d-\d\d \d\d:\d\d file +rw +\S+\[\d+\] +file$")
+        self.assertRegex(lines["file"],
+                         r"^-rw------- root +root +8 \d{4}-\d\d-\d\d \d\d:\d\d file +rw +\S+\[\d+\] +file$")
         self.assertRegex(lines["full"], r"^drwx")
         self.assertRegex(lines["socket"], r" socket +rw ")
         self.assertRegex(lines["reader"], r" pipe +r ")
@@ -232,7 +242,8 @@ class GoodInput(CliCase):
         self.assertEqual({name: entry["what"] for name, entry in found.items()},
                          {"file": "file", "socket": "socket", "reader": "pipe", "full": "", "waiting": "unposted"})
         entry = found["file"]
-        self.assertEqual((entry["type"], entry["kind"], entry["mode"], entry["uid"], entry["size_bytes"], entry["access"]),
+        self.assertEqual((entry["type"], entry["kind"], entry["mode"], entry["uid"], entry["size_bytes"],
+                          entry["access"]),
                          ("entry", "srv", "0600", 0, 8, "rw"))
         self.assertEqual((found["full"]["type"], found["reader"]["access"]), ("directory", "r"))
         self.assertEqual(entry["id"], os.stat(self.path("srv", "file")).st_ino)
@@ -268,7 +279,8 @@ class GoodInput(CliCase):
     def test_post_a_file_in_every_way(self):
         for option, access in ((None, "rw"), ("--read-only", "r"), ("--write-only", "w"), ("--append", "w")):
             with self.subTest(option):
-                self.ok("srv", "post", "way", "--file", self.scratch("file"), "--mode", "640", *([option] if option else []))
+                self.ok("srv", "post", "way", "--file", self.scratch("file"), "--mode", "640",
+                        *([option] if option else []))
                 entry, = json.loads(self.ok("ls", "--json", "srv/way"))
                 self.assertEqual((entry["access"], entry["mode"], entry["what"]), (access, "0640", "file"))
                 self.ok("srv", "rm", "way")
@@ -312,13 +324,15 @@ class GoodInput(CliCase):
 
     def test_open_with_a_command(self):
         script = 'test "$KSHARED_FD" = "$1"; eval "cat <&$1"'
-        self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--", "bash", "-euc", script, "bash", "3"), "content\n")
-        self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--fd", "7", "--", "bash", "-euc", script, "bash", "7"),
+        self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--", "bash", "-euc", script, "bash", "3"),
+                         "content\n")
+        self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--fd", "7", "--", "bash", "-euc", script, "bash",
+                                 "7"),
                          "content\n")
         self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--fd", "0", "--", "cat"), "content\n")
         self.assertEqual(self.cli("srv", "open", "file", "--", "sh", "-c", "exit 5").returncode, 5)
         listed = self.ok("srv", "open", "file", "--", "bash", "-c", 'ls /proc/$$/fd').split()
-        self.assertEqual(set(listed) - {"255"}, {"0", "1", "2", "3"}, "no other descriptor is handed on")
+        self.assertEqual(listed, ["0", "1", "2", "3", "4"], "no other descriptor is handed on; 4 is ls's own")
 
     def test_open_of_a_file_prints_it(self):
         self.assertEqual(self.ok("srv", "open", "file", "--reopen", "--read-only"), "content\n")
@@ -356,7 +370,8 @@ class GoodInput(CliCase):
                                 (["--at", self.folder.socket()], {}), ([], {"KSHARED_DIR": self.folder.dir}),
                                 ([], {"KSHARED_SOCKET": self.folder.socket(), "KSHARED_DIR": "/nowhere"})):
             with self.subTest(args=args, variables=variables):
-                done = subprocess.run([*harness.program("kshared"), *args, "ls", "srv/file"], capture_output=True, text=True,
+                done = subprocess.run([*harness.program("kshared"), *args, "ls", "srv/file"], capture_output=True,
+                                      text=True,
                                       env=harness.environment(**variables))
                 self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "file\n", ""))
 
@@ -403,7 +418,8 @@ class Interrupting(CliCase):
         self.connect().srv_post("talk", theirs.fileno())
         flags = theirs.getblocking()
         counts = self.folder.descriptor_counts()
-        process = self.start("srv", "open", "talk", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.start("srv", "open", "talk", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
         ours.send(b"hello")
         self.assertEqual(harness.read_exactly(process.stdout.fileno(), 5), b"hello")
         process.send_signal(signal.SIGINT)
@@ -414,7 +430,7 @@ class Interrupting(CliCase):
         self.assertEqual(theirs.getblocking(), flags)
         ours.send(b"still there")
         self.assertEqual(theirs.recv(100), b"still there")
-        self.assertEqual(sorted(os.listdir(self.path("srv")) and ["talk"]), ["talk"])
+        self.assertIn("talk", os.listdir(self.path("srv")))
         self.ok("rm", "srv/talk")
         ours.close()
         theirs.close()
@@ -423,29 +439,31 @@ class Interrupting(CliCase):
         """The whole foreground group gets it, and the terminal is as it was."""
         master, slave = os.openpty()
         before = subprocess.run(["stty", "-g"], stdin=slave, capture_output=True, text=True, check=True).stdout
-        _, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
         self.connect().srv_post("term", theirs.fileno())
         process = self.start("srv", "open", "term", stdin=slave, stdout=slave, stderr=slave, start_new_session=True,
                              preexec_fn=lambda: harness.libc.ioctl(0, 0x540E, 0))  # TIOCSCTTY
         os.write(master, b"typed\n")
-        self.assertTrue(select.select([_], [], [], 5)[0])
+        self.assertTrue(select.select([ours], [], [], 5)[0])
         os.write(master, b"\x03")
         self.assertEqual(process.wait(5), -signal.SIGINT)
         after = subprocess.run(["stty", "-g"], stdin=slave, capture_output=True, text=True, check=True).stdout
         self.assertEqual(after, before)
         self.ok("rm", "srv/term")
-        os.close(master)
-        os.close(slave)
+        for fd in (master, slave):
+            os.close(fd)
+        ours.close()
+        theirs.close()
 
     def test_a_closed_pipe_ends_it_quietly(self):
         ours, theirs = socket.socketpair()
         self.connect().srv_post("deaf", theirs.fileno())
-        process = self.start("srv", "open", "deaf", stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        process = self.start("srv", "open", "deaf", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                             stderr=subprocess.PIPE)
         process.stdout.close()
-        started = time.monotonic()
         ours.send(b"nobody listens")
-        self.assertNotEqual(process.wait(5), None)
-        self.assertLess(time.monotonic() - started, 5)
+        process.wait(5)
+        self.assertEqual(process.stderr.read(), b"")
         process.stdin.close()
         process.stderr.close()
         self.ok("rm", "srv/deaf")
@@ -492,7 +510,7 @@ class Completion(CliCase):
         self.assertEqual(self.complete("ls", "--j"), {"--json"})
 
     def test_names(self):
-        self.assertEqual(self.complete("srv", "open", "f"), {"file", "full"} & self.complete("srv", "open", "f") | {"file"})
+        self.assertEqual(self.complete("srv", "open", "f"), {"file", "full"})
         self.assertIn("sealed", self.complete("mem", "seal", "s"))
         self.assertIn("srv/file", self.complete("rm", "srv/f"))
         self.assertEqual(self.complete("srv", "open", "zzz"), set())

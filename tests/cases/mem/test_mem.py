@@ -324,8 +324,8 @@ with open(sys.argv[1], "w+b") as file:
         self.program("python3", "-c", script, self.mem())
         self.assertEqual(os.stat(self.mem()).st_size, 200000)
 
-    def fio(self, *options):
-        self.program("fio", "--name=job", f"--filename={self.mem()}", "--size=8M", "--bs=4k", "--verify=crc32c",
+    def fio(self, *options, path=None):
+        self.program("fio", "--name=job", f"--filename={path or self.mem()}", "--size=8M", "--bs=4k", "--verify=crc32c",
                      "--verify_fatal=1", "--output=" + self.scratch(self.name() + ".out"), *options, cwd=self.scratch())
 
     def test_fio_by_mmap(self):
@@ -333,9 +333,14 @@ with open(sys.argv[1], "w+b") as file:
         self.assertEqual(os.stat(self.mem()).st_size, 8 * MIB)
 
     def test_fio_by_calls(self):
-        for engine in ("psync", "io_uring", "libaio"):
+        for engine in ("psync", "libaio"):
             with self.subTest(engine):
                 self.fio(f"--ioengine={engine}", "--rw=randwrite", "--iodepth=8")
+
+    def test_fio_by_io_uring_on_the_librarys_descriptor(self):
+        fd = self.create(8 * MIB)
+        self.fio("--ioengine=io_uring", "--rw=randwrite", "--iodepth=8", path=f"/proc/{os.getpid()}/fd/{fd}")
+        self.assertNotEqual(os.pread(self.opened(self.mem(), os.O_RDONLY), 4096, 0), bytes(4096))
 
     def test_shell_redirections(self):
         self.program("bash", "-ec", 'echo one > "$1"; echo two >> "$1"; test "$(cat "$1")" = $\'one\\ntwo\'; : > "$1"; '
@@ -355,11 +360,11 @@ class Seals(MemCase):
                         ",".join(word for bit, word in words.items() if seals & bit))
         self.assertEqual((done.returncode, done.stdout, done.stderr), (0, "", ""))
 
-    def each(self, seals, size=8192):
+    def each(self, seals, size=8192, flags=os.O_RDWR):
         """For both ways: a sealed object's own descriptor and one through the mount, both opened before."""
         for how in ("library", "command"):
             fd = self.create(size, "-" + how, flags=harness.KMEM_RESIZABLE)
-            mounted = self.opened(self.mem("-" + how), os.O_RDWR)
+            mounted = self.opened(self.mem("-" + how), flags)
             self.seal(how, seals)
             self.assertEqual(fcntl.fcntl(fd, F_GET_SEALS) & 0x1f & ~SEAL, seals & ~SEAL)
             self.assertEqual(self.connect().stat("mem/" + self.name("-" + how)).seals & seals, seals)
@@ -396,13 +401,36 @@ class Seals(MemCase):
         self.assertEqual(self.connect().status().bytes - before, 2 * 8192)
 
     def test_write(self):
-        for how, fd, mounted in self.each(WRITE):
+        for how, fd, mounted in self.each(WRITE, flags=os.O_RDONLY):
+            self.assertErrno(errno.EPERM, os.pwrite, fd, b"x", 0)
+            self.assertErrno(errno.EPERM, fallocate, fd, PUNCH_HOLE_KEEP_SIZE, 0, 4096)
+            self.assertErrno(errno.EPERM, mmap.mmap, fd, 8192, mmap.MAP_SHARED, RW)
             for descriptor in (fd, mounted):
-                self.assertErrno(errno.EPERM, os.pwrite, descriptor, b"x", 0)
-                self.assertErrno(errno.EPERM, fallocate, descriptor, PUNCH_HOLE_KEEP_SIZE, 0, 4096)
-                self.assertErrno(errno.EPERM, mmap.mmap, descriptor, 8192, mmap.MAP_SHARED, RW)
                 self.assertEqual(os.pread(descriptor, 2, 0), b"\0\0")
             self.refused_for_writing(how)
+
+    def test_writing_cannot_be_sealed_while_it_is_open_for_writing(self):
+        """Through the mount, where the kernel would let such a handle be mapped and written after the seal."""
+        for seals, word in ((WRITE, "write"), (FUTURE_WRITE, "future-write")):
+            with self.subTest(word):
+                fd = self.create(8192, "-" + word, flags=harness.KMEM_RESIZABLE)
+                mounted = self.opened(self.mem("-" + word), os.O_RDWR)
+                connection = self.connect()
+                for _ in range(2):
+                    self.assertErrno(errno.EBUSY, connection.mem_seal, self.name("-" + word), seals)
+                    done = self.cli("mem", "seal", self.name("-" + word), word)
+                    self.assertRefused(done)
+                    self.assertIn("mount", done.stderr)
+                    self.assertEqual(fcntl.fcntl(fd, F_GET_SEALS) & (WRITE | FUTURE_WRITE), 0)
+                    self.folder.kill_worker()
+                connection.mem_seal(self.name("-" + word), SHRINK)
+                with mmap.mmap(mounted, 8192) as mapping:
+                    os.close(mounted)
+                    mapping[0] = 1
+                    self.assertErrno(errno.EBUSY, connection.mem_seal, self.name("-" + word), WRITE)
+                harness.wait_until(lambda seals=seals, word=word: harness.errno_of(
+                    connection.mem_seal, self.name("-" + word), seals) == 0, "it can be sealed when it is closed")
+                self.assertErrno(errno.EPERM, os.open, self.mem("-" + word), os.O_RDWR)
 
     def refused_for_writing(self, how):
         for flags in (os.O_WRONLY, os.O_RDWR):
@@ -420,10 +448,10 @@ class Seals(MemCase):
                 descriptor = fd if opener == "library" else self.opened(self.mem("-" + opener), os.O_RDWR)
                 connection = self.connect()
                 with mmap.mmap(descriptor, 8192):
+                    if opener == "mount":
+                        os.close(descriptor)
                     self.assertErrno(errno.EBUSY, connection.mem_seal, self.name("-" + opener), WRITE)
-                    done = self.cli("mem", "seal", self.name("-" + opener), "write")
-                    self.assertEqual(done.returncode, 1)
-                    self.assertIn("future-write", done.stderr)
+                    self.assertRefused(self.cli("mem", "seal", self.name("-" + opener), "write"))
                     self.assertEqual(fcntl.fcntl(fd, F_GET_SEALS) & WRITE, 0)
                 connection.mem_seal(self.name("-" + opener), WRITE)
                 self.assertErrno(errno.EPERM, os.pwrite, fd, b"x", 0)
@@ -432,20 +460,20 @@ class Seals(MemCase):
         for how in ("library", "command"):
             with self.subTest(how):
                 fd = self.create(8192, "-" + how, flags=harness.KMEM_RESIZABLE)
-                mounted = self.opened(self.mem("-" + how), os.O_RDWR)
+                mounted = self.opened(self.mem("-" + how), os.O_RDONLY)
                 with mmap.mmap(fd, 8192) as existing:
                     self.seal(how, FUTURE_WRITE)
                     existing[0:4] = b"goes"
                     for descriptor in (fd, mounted):
                         self.assertEqual(os.pread(descriptor, 4, 0), b"goes")
-                        self.assertErrno(errno.EPERM, os.pwrite, descriptor, b"x", 0)
-                        self.assertErrno(errno.EPERM, mmap.mmap, descriptor, 8192, mmap.MAP_SHARED, RW)
+                    self.assertErrno(errno.EPERM, os.pwrite, fd, b"x", 0)
+                    self.assertErrno(errno.EPERM, mmap.mmap, fd, 8192, mmap.MAP_SHARED, RW)
                     for flags in (os.O_WRONLY, os.O_RDWR):
                         self.assertErrno(errno.EPERM, os.open, self.mem("-" + how), flags)
                         self.assertErrno(errno.EPERM, self.connect().mem_open, self.name("-" + how), flags)
 
     def test_seal(self):
-        for how, fd, _ in self.each(SEAL | SHRINK):
+        for how, fd, _ in self.each(SEAL | SHRINK, flags=os.O_RDONLY):
             for seals in (GROW, WRITE, SEAL):
                 self.assertErrno(errno.EPERM, self.connect().mem_seal, self.name("-" + how), seals)
             self.assertErrno(errno.EPERM, fcntl.fcntl, fd, F_ADD_SEALS, GROW)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""`mount none DIR -t srvfs`: a srv folder of its own, by the mount helper; and the steps of srvfs's own test scripts."""
+"""`mount none DIR -t srvfs`: a srv folder of its own; and the steps of srvfs's own test scripts."""
 
 import errno
 import json

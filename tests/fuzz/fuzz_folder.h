@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * fuzz_folder.h - a folder for fuzzing: the real kinds, a store in memory, a relay, nothing outside of this process.
+ *
+ * The store and the ring are made once, the tree anew for every input. No thread number but our own, or none, comes from
+ * an input: a descriptor is never taken out of another process.
+ */
+#ifndef KSHARED_FUZZ_FOLDER_H
+#define KSHARED_FUZZ_FOLDER_H
+
+#include <assert.h>
+#include <engine/relay/poller.h>
+#include <engine/relay/relay.h>
+#include <kind/kinds.h>
+#include <liburing.h>
+#include <poll.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "../unit/fake_store.h"
+
+#define NR_SLOTS 8
+#define NR_POLLS 32
+#define MEMORY_MAX (1u << 20)
+#define FILE_MAX (16u << 20)
+
+struct folder {
+	struct fake_store store;
+	struct io_uring_params params;
+	int ring_fd;
+	struct relay *relay;
+	struct poller *poller;
+	struct tree *tree;
+};
+
+static inline void folder_wake(void *ctx, uint64_t handle)
+{
+}
+
+static inline void folder_recovered(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+{
+}
+
+static inline void folder_init(struct folder *f)
+{
+	/* Nothing that an input asks for takes much memory. */
+	struct rlimit limit = { .rlim_cur = FILE_MAX, .rlim_max = FILE_MAX };
+
+	signal(SIGPIPE, SIG_IGN);
+	signal(SIGXFSZ, SIG_IGN);
+	setrlimit(RLIMIT_FSIZE, &limit);
+	fake_store_init(&f->store);
+	f->ring_fd = -1;
+}
+
+/* A tree on what the store has. */
+static inline void folder_restore(struct folder *f)
+{
+	struct tree_conf conf = {
+		.kinds = kinds,
+		.dir_mode = UINT32_MAX,
+		.max_fds = 4,
+		.uid = 5,
+		.limits = { .max_entries = 64, .max_bytes = MEMORY_MAX, .max_entries_uid = 32, .max_bytes_uid = MEMORY_MAX },
+	};
+
+	assert(fake_tree(&f->store, &f->tree, &conf) == 0);
+	f->tree->relay = f->relay;
+	f->tree->poller = f->poller;
+}
+
+/* An empty folder. */
+static inline void folder_open(struct folder *f)
+{
+	if (f->ring_fd < 0)
+		f->ring_fd = relay_ring_new(&f->params);
+	if (f->ring_fd < 0)
+		f->ring_fd = -1;
+	assert(relay_new(&f->relay, f->ring_fd, &f->params, f->store.store.shm->slots, NR_SLOTS) == 0);
+	relay_recover(f->relay, folder_recovered, f);
+	assert(poller_new(&f->poller, f->relay, f->store.store.shm->polls, NR_POLLS, folder_wake, f) == 0);
+	folder_restore(f);
+}
+
+static inline void folder_turn(struct folder *f, int ms)
+{
+	struct pollfd p = { .fd = relay_fd(f->relay), .events = POLLIN };
+
+	poll(&p, 1, ms);
+	relay_dispatch(f->relay);
+}
+
+/* The sums still add up: what is charged is what there is. */
+static inline void folder_check(struct folder *f)
+{
+	uint64_t entries = 0, bytes = 0, nr_fds = 0;
+	struct entry *e, *tmp;
+
+	HASH_ITER(by_id, f->tree->ids, e, tmp) {
+		entries += e->id != 1;
+		bytes += e->charged_bytes;
+		nr_fds += e->fd >= 0;
+		assert(e->pins == 0);
+		assert(e->orphan || e->id == 1 || tree_lookup(e->parent, e->name, e->name_len) == e);
+		assert(e->name_len == strlen(e->name) && e->name_len <= ENTRY_NAME_MAX);
+		assert(fake_record(&f->store, e->id));
+	}
+	assert(entries == f->tree->entries);
+	assert(bytes == f->tree->bytes);
+	assert(nr_fds == f->tree->nr_fds);
+	assert(entries + 1 == fake_store_count(&f->store));
+}
+
+/* As if nothing had been. */
+static inline void folder_close(struct folder *f)
+{
+	struct shm *shm = f->store.store.shm;
+	struct fake_record *r, *tmp;
+	bool polls = false;
+
+	for (int i = 0; i < NR_POLLS; i++)
+		polls |= shm->polls[i] != 0;
+	poller_free(f->poller);
+	tree_free(f->tree);
+	relay_free(f->relay);
+	/* Who still waits in the ring goes with it. */
+	if (polls && f->ring_fd >= 0) {
+		close(f->ring_fd);
+		f->ring_fd = -1;
+	}
+	HASH_ITER(hh, f->store.records, r, tmp) {
+		HASH_DEL(f->store.records, r);
+		if (r->fd >= 0)
+			close(r->fd);
+		free(r);
+	}
+	f->store.nr_done = 0;
+	memset(shm->polls, 0, sizeof(uint64_t) * NR_POLLS);
+	memset(shm->times, 0, sizeof(uint64_t) * 256);
+	shm->next_id = shm->next_pos = shm->next_word = shm->current = shm->poison = shm->poison_tries = 0;
+}
+
+/* Bytes of an input, zeros after its end. */
+struct input {
+	const uint8_t *at;
+	size_t left;
+};
+
+static inline unsigned int take_byte(struct input *in)
+{
+	if (!in->left)
+		return 0;
+	in->left--;
+	return *in->at++;
+}
+
+static inline size_t take_bytes(struct input *in, void *ret, size_t len)
+{
+	if (len > in->left)
+		len = in->left;
+	memcpy(ret, in->at, len);
+	in->at += len;
+	in->left -= len;
+	return len;
+}
+
+#endif
