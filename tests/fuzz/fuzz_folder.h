@@ -81,7 +81,10 @@ static inline void folder_open(struct folder *f)
 	assert(relay_new(&f->relay, f->ring_fd, &f->params, f->store.store.shm->slots, NR_SLOTS) == 0);
 	relay_recover(f->relay, folder_recovered, f);
 	assert(poller_new(&f->poller, f->relay, f->store.store.shm->polls, NR_POLLS, folder_wake, f) == 0);
-	folder_restore(f);
+	if (!f->tree)
+		folder_restore(f);
+	f->tree->relay = f->relay;
+	f->tree->poller = f->poller;
 }
 
 static inline void folder_turn(struct folder *f, int ms)
@@ -113,33 +116,59 @@ static inline void folder_check(struct folder *f)
 	assert(entries + 1 == fake_store_count(&f->store));
 }
 
-/* As if nothing had been. */
+static inline void folder_clear_dir(struct folder *f, struct entry *dir)
+{
+	static const struct cred cred = { .checked = true };
+	struct request rq = { .cred = &cred, .fd = -1, .out_fd = -1 };
+	struct entry *e, *tmp;
+
+	for (e = dir->children; e; e = tmp) {
+		tmp = e->next;
+		folder_clear_dir(f, e);
+		if (e->parent != f->tree->root)
+			assert(tree_remove(dir, e->name, e->name_len, -1, &rq) == 0);
+	}
+}
+
+/*
+ * As if nothing had been: what the input made is removed, and its directories are again as they were at first. A new
+ * tree for each input would take most of the time.
+ */
 static inline void folder_close(struct folder *f)
 {
 	struct shm *shm = f->store.store.shm;
-	struct fake_record *r, *tmp;
+	struct entry *e, *tmp;
 	bool polls = false;
 
 	for (int i = 0; i < NR_POLLS; i++)
 		polls |= shm->polls[i] != 0;
 	poller_free(f->poller);
-	tree_free(f->tree);
+	folder_clear_dir(f, f->tree->root);
+	for (e = f->tree->orphans; e; e = tmp) {
+		tmp = e->next;
+		tree_forget(e);
+	}
+	done_free(f->tree);
+	HASH_ITER(by_id, f->tree->ids, e, tmp) {
+		struct attr_change c = {
+			.mask = ATTR_MODE | ATTR_UID | ATTR_GID, .mode = e->kind ? e->kind->dir_mode : 0755, .uid = 5, .gid = 0
+		};
+		struct request rq = { .cred = NULL };
+
+		assert(tree_setattr(e, &c, &rq) == 0);
+	}
+	folder_check(f);
 	relay_free(f->relay);
 	/* Who still waits in the ring goes with it. */
 	if (polls && f->ring_fd >= 0) {
 		close(f->ring_fd);
 		f->ring_fd = -1;
 	}
-	HASH_ITER(hh, f->store.records, r, tmp) {
-		HASH_DEL(f->store.records, r);
-		if (r->fd >= 0)
-			close(r->fd);
-		free(r);
-	}
 	f->store.nr_done = 0;
 	memset(shm->polls, 0, sizeof(uint64_t) * NR_POLLS);
-	memset(shm->times, 0, sizeof(uint64_t) * 256);
-	shm->next_id = shm->next_pos = shm->next_word = shm->current = shm->poison = shm->poison_tries = 0;
+	shm->next_id = 3;
+	shm->next_pos = 19;
+	shm->next_word = shm->current = shm->poison = shm->poison_tries = 0;
 }
 
 /* Bytes of an input, zeros after its end. */

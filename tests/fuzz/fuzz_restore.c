@@ -61,6 +61,7 @@ static struct tree *new_tree(void)
 
 	assert(tree_new(&t, &conf) == 0);
 	t->close_fd = fake_close_fd;
+	t->mounted = true;
 	return t;
 }
 
@@ -72,6 +73,8 @@ static void restore(const uint8_t *bytes, size_t len)
 	struct tree *t;
 
 	fake_store_init(&store);
+	/* Numbers that were given out are in the shared memory, which outlives the worker. */
+	store.store.shm->next_id = store.store.shm->next_pos = 1000;
 	t = new_tree();
 	assert(keep_new(&k, -1, store.store.shm, lost) == 0);
 	if (keep_restore(k, t, bytes, len) == 0) {

@@ -1020,6 +1020,11 @@ static void test_two_records_that_exclude_each_other_are_refused(void **state)
 	set64(r->bytes, OFFSET_PARENT, sub->id);
 	assert_int_equal(fake_tree(&f->store, &t, &f->conf), -EINVAL);
 	set64(r->bytes, OFFSET_PARENT, f->box->id);
+	/* One slot twice. */
+	r = fake_record(&f->store, e->id);
+	set32(r->bytes, OFFSET_SLOT, d->slot);
+	assert_int_equal(fake_tree(&f->store, &t, &f->conf), -EINVAL);
+	set32(r->bytes, OFFSET_SLOT, e->slot);
 	/* One name twice. */
 	file(f, f->box, "two");
 	memcpy(fake_record(&f->store, e->id)->bytes + OFFSET_NAME, "two", 3);
