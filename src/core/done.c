@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * done.c - what the last requests came to, for those that are sent again because their worker died.
+ * done.c - what the last requests came to, for those that are sent again because their worker died; and which
+ * request a worker died of, by a fault of its own (not by SIGKILL): that one is not tried for ever.
  *
  * A ring of the last KEEP_DONE_MAX transactions with a hash over it. The keeper has the same ring, written in the
  * same message as the change itself; this copy is refilled from the snapshot. A request waits for one worker at most
@@ -11,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <wire/keep.h>
+
+#define POISON_TRIES 3
 
 struct done_entry {
 	uint64_t id[2];
@@ -68,6 +71,30 @@ int tree_restore_done(struct tree *t, const uint64_t id[2], int32_t result, uint
 {
 	done_note(t, id, result, entry);
 	return t->done ? 0 : -ENOMEM;
+}
+
+bool poison_enter(struct tree *t, uint64_t key)
+{
+	struct shm *shm = t->store->shm;
+
+	if (shm->poison == key && shm->poison_tries >= POISON_TRIES)
+		return false;
+	__atomic_store_n(&shm->current, key, __ATOMIC_RELEASE);
+	return true;
+}
+
+void poison_leave(struct tree *t)
+{
+	__atomic_store_n(&t->store->shm->current, 0, __ATOMIC_RELEASE);
+}
+
+void poison_restart(struct shm *shm)
+{
+	if (shm->crashed && shm->current) {
+		shm->poison_tries = shm->poison == shm->current ? shm->poison_tries + 1 : 1;
+		shm->poison = shm->current;
+	}
+	shm->crashed = shm->current = 0;
 }
 
 void done_free(struct tree *t)

@@ -210,20 +210,24 @@ static mode_t dir_mode(const struct tree *t, const struct kind *k)
 	return t->dir_mode == UINT32_MAX ? k->dir_mode : t->dir_mode;
 }
 
-static void list_free_slots(struct tree *t)
+/* Return: 0; -EINVAL two entries have one slot; -ENOMEM. */
+static int list_free_slots(struct tree *t)
 {
 	unsigned char *used = calloc(SHM_OPENS, 1);
 	struct entry *e, *tmp;
+	int r = 0;
 
 	if (!used)
-		return;
+		return -ENOMEM;
 	HASH_ITER(by_id, t->ids, e, tmp)
-		used[e->slot] = 1;
+		if (used[e->slot]++)
+			r = -EINVAL;
 	t->nr_free_slots = 0;
 	for (uint32_t i = SHM_OPENS; i-- > 0;)
 		if (!used[i])
 			t->free_slots[t->nr_free_slots++] = i;
 	free(used);
+	return r;
 }
 
 int tree_restored(struct tree *t)
@@ -231,9 +235,12 @@ int tree_restored(struct tree *t)
 	int r;
 
 	r = join(t);
+	if (r == 0)
+		r = list_free_slots(t);
 	if (r < 0)
 		return r;
-	list_free_slots(t);
+	if (!t->root && t->ids)
+		return -EINVAL;
 	if (!t->root) {
 		t->store->shm->next_id = 1;
 		t->store->shm->next_pos = POS_FIRST;
@@ -275,7 +282,6 @@ int tree_new(struct tree **ret, const struct tree_conf *conf)
 		free(t);
 		return -ENOMEM;
 	}
-	list_free_slots(t);
 	*ret = t;
 	return 0;
 }

@@ -341,6 +341,19 @@ bool done_find(struct tree *t, const struct request *rq, int *result, uint64_t *
 /** done_note() - remember a finished request. */
 void done_note(struct tree *t, const uint64_t id[2], int32_t result, uint64_t entry);
 
+/**
+ * poison_enter() - a request is about to be worked on.
+ * @key: names it for as long as it may come again
+ * Return: false if it has killed too many workers and must be refused.
+ */
+bool poison_enter(struct tree *t, uint64_t key);
+
+/** poison_leave() - it did not kill us. */
+void poison_leave(struct tree *t);
+
+/** poison_restart() - a worker begins: was it a request that its predecessor died of? */
+void poison_restart(struct shm *shm);
+
 /** done_free() - forget all. */
 void done_free(struct tree *t);
 

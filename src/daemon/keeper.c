@@ -136,10 +136,20 @@ static int make_socket(struct keeper *k)
 	return r;
 }
 
+static bool is_dead(const char *dir)
+{
+	cleanup_fd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 && errno == ENOTCONN;
+}
+
 static int make_dir(struct config *c)
 {
 	char real[PATH_MAX];
 
+	/* A mount whose daemon is dead is nobody's: nothing more can come of it. */
+	while (is_dead(c->dir) && mountpoint_unmount(c->dir, true) == 0)
+		log_info("%s: a mount whose daemon is dead has been taken away", c->dir);
 	if (mkdir(c->dir, 0755) < 0 && errno != EEXIST) {
 		log_error("%s: %s", c->dir, strerror(errno));
 		return -errno;

@@ -205,16 +205,6 @@ static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
 	return 0;
 }
 
-/* The request that the last worker died of, if it did so by a fault of its own, is refused when it has done that thrice. */
-static void note_poison(struct shm *shm)
-{
-	if (shm->crashed && shm->current) {
-		shm->poison_tries = shm->poison == shm->current ? shm->poison_tries + 1 : 1;
-		shm->poison = shm->current;
-	}
-	shm->crashed = shm->current = 0;
-}
-
 static int map_all(struct worker *w, size_t *ret_len)
 {
 	struct stat st;
@@ -336,7 +326,7 @@ static int start(struct worker *w)
 	r = keep_restore(w->keep, w->tree, w->snapshot, len);
 	if (r < 0)
 		return r;
-	note_poison(w->shm);
+	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);
 	if (w->fuse && w->snapshot->init_minor && w->snapshot->restarts) {

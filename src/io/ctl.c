@@ -243,7 +243,11 @@ void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_
 			rq.id[0] = m.token;
 			rq.id[1] = m.seq;
 			rq.resent = m.ctl_flags & CTL_F_RETRY;
-			r = carry_out(c, &m, &rq, answer);
+			/* Bit 62 keeps it apart from the mount's requests. */
+			r = -EIO;
+			if (poison_enter(c->conf.tree, (m.token ^ m.seq * 0x9e3779b97f4a7c15ULL) | 1ULL << 62))
+				r = carry_out(c, &m, &rq, answer);
+			poison_leave(c->conf.tree);
 		}
 	}
 	answer->result = r < 0 ? r : 0;

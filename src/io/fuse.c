@@ -13,9 +13,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 #include <utlist.h>
-#include <wire/keep.h>
 
-#define POISON_TRIES 3
 #define BATCH 64
 
 static void do_init(struct fuse_request *q);
@@ -397,16 +395,8 @@ static int parse(struct fuse_request *q, const struct op *op, const unsigned cha
 	return 0;
 }
 
-static bool is_poison(struct fuse *f, uint64_t unique)
-{
-	struct shm *shm = f->tree->store->shm;
-
-	return shm->poison == unique && shm->poison_tries >= POISON_TRIES;
-}
-
 void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 {
-	struct shm *shm = f->tree->store->shm;
 	const struct op *op;
 	struct fuse_request *q;
 	int r;
@@ -440,8 +430,6 @@ void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 	r = q->h.len == len ? parse(q, op, (const unsigned char *)bytes + sizeof(q->h), len - sizeof(q->h)) : -EIO;
 	if (r == 0 && !op->handler)
 		r = op->error ? op->error : 1;
-	if (r == 0 && is_poison(f, q->rq.id[1]))
-		r = -EIO;
 	if (r == 0 && !op->any_node) {
 		q->e = tree_by_id(f->tree, q->h.nodeid);
 		if (!q->e)
@@ -457,9 +445,11 @@ void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 			fuse_finish(q, r);
 		return;
 	}
-	shm->current = q->rq.id[1];
-	op->handler(q);
-	shm->current = 0;
+	if (poison_enter(f->tree, q->rq.id[1]))
+		op->handler(q);
+	else
+		fuse_finish(q, -EIO);
+	poison_leave(f->tree);
 }
 
 void fuse_dispatch(struct fuse *f)

@@ -113,7 +113,11 @@ static void take_answers(void)
 		assert(h.error == 0 || n == sizeof(h));
 		for (i = 0; i < nr_asked && asked[i] != h.unique;)
 			i++;
-		assert(i < nr_asked);
+		/* Refused by the kernel: whoever was interrupted may have been answered already. */
+		if (i == nr_asked) {
+			assert(h.error == -EINTR);
+			continue;
+		}
 		asked[i] = asked[--nr_asked];
 		if (n == sizeof(h) + sizeof(struct fuse_open_out))
 			memcpy(&last_handle, answer + sizeof(h), sizeof(last_handle));
