@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * sandbox.c - what a worker may still do: four capabilities, no new privileges, and the system calls that it uses.
+ * sandbox.c - what a worker may still do: a user of its own, four capabilities, no new privileges, and the system calls
+ * that it uses.
  *
  *	CAP_SYS_PTRACE	pidfd_getfd() of the descriptor that a process of another user posts by its number
  *	CAP_CHOWN	a memory object's memfd gets its entry's owner
@@ -15,19 +16,33 @@
 #include <cap-ng.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #if KSHARED_SECCOMP
 #include <seccomp.h>
 #endif
 
+/*
+ * The user that a worker of root's is: nobody else's number, so that no other process may signal it, and one that means
+ * nothing to whoever looks at the sender's credentials on a posted socket. In a user namespace that has no such number it
+ * is the overflow user.
+ */
+#define WORKER_ID ((uid_t)-3)
+#define OVERFLOW_ID 65534
+
 static int keep_capabilities(bool privileged)
 {
 	capng_clear(CAPNG_SELECT_BOTH);
-	if (privileged &&
-	    capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE, CAP_CHOWN, CAP_FOWNER,
+	if (!privileged)
+		return capng_apply(CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
+	if (capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE, CAP_CHOWN, CAP_FOWNER,
 			  CAP_DAC_OVERRIDE, -1) < 0)
 		return -EPERM;
-	return capng_apply(CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
+	if (capng_change_id((int)WORKER_ID, (int)WORKER_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0 &&
+	    capng_change_id(OVERFLOW_ID, OVERFLOW_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0)
+		return -EPERM;
+	/* A change of user forgets it. If the keeper died just now, its channel tells. */
+	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }
 
 #if KSHARED_SECCOMP
@@ -75,11 +90,11 @@ int sandbox_enter(bool privileged)
 {
 	int r;
 
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
-		return -errno;
 	r = keep_capabilities(privileged);
 	if (r < 0)
 		return r;
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
 #if KSHARED_SECCOMP
 	r = filter();
 #endif

@@ -20,15 +20,6 @@ def fallocate(fd, mode, offset, length):
         raise OSError(ctypes.get_errno(), "fallocate")
 
 
-def shmem_bytes():
-    """Memory in all of the machine's tmpfs files and memfds."""
-    with open("/proc/meminfo") as file:
-        for line in file:
-            if line.startswith("Shmem:"):
-                return int(line.split()[1]) * 1024
-    raise AssertionError("no Shmem in /proc/meminfo")
-
-
 def page_frames(address, length):
     """The physical pages behind a mapping of this process."""
     with open("/proc/self/pagemap", "rb", buffering=0) as file:

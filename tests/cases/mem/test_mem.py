@@ -7,7 +7,7 @@ import os
 
 import harness
 from memory import (
-    COLLAPSE_RANGE, KEEP_SIZE, MIB, MemCase, PUNCH_HOLE_KEEP_SIZE, address_of, fallocate, page_frames, shmem_bytes)
+    COLLAPSE_RANGE, KEEP_SIZE, MIB, MemCase, PUNCH_HOLE_KEEP_SIZE, address_of, fallocate, page_frames)
 
 
 class Calls(MemCase):
@@ -131,19 +131,26 @@ class Calls(MemCase):
 
 
 class Sharing(MemCase):
+    @staticmethod
+    def in_memory(address):
+        """What smaps says of the mapping at an address: its resident bytes, and its share of them."""
+        with open("/proc/self/smaps") as file:
+            for line in file:
+                if line.startswith(f"{address:x}-"):
+                    fields = {key: value for key, value in (file.readline().split(":", 1) for _ in range(5))}
+                    return tuple(int(fields[key].split()[0]) * 1024 for key in ("Rss", "Pss"))
+        raise AssertionError("no such mapping")
+
     @harness.timeout(60)
     def test_two_processes_share_a_gigabyte_and_nothing_is_copied(self):
         size = 1 << 30
         os.umask(0)
         os.close(self.connect().mem_create(self.name(), size, 0o666))
-        before = shmem_bytes()
         fd = self.opened(self.mem(), os.O_RDWR)
-        fallocate(fd, 0, 0, size)
         with mmap.mmap(fd, size) as ours:
             for offset in range(0, size, 4096):
                 ours[offset] = offset >> 12 & 0xff
-            slack = 64 * MIB  # others on this machine make and free memory, too
-            self.assertGreater(shmem_bytes() - before, size - slack)
+            self.assertEqual(self.in_memory(address_of(ours)), (size, size))
 
             def look():
                 """As another user, by the library."""
@@ -154,12 +161,12 @@ class Sharing(MemCase):
                         if theirs[offset] != offset >> 12 & 0xff:
                             raise AssertionError(f"at {offset}")
                     theirs[size - 1] = 77
-                    return shmem_bytes()
+                    return self.in_memory(address_of(theirs))
 
-            second = harness.run_as(harness.USER_A, look, timeout=40)
-            self.assertLess(second - before, size + slack, "it is in memory once")
-            self.assertLessEqual(os.fstat(fd).st_blocks * 512, size)
+            resident, share = harness.run_as(harness.USER_A, look, timeout=40)
+            self.assertEqual((resident, share), (size, size // 2), "every page is there once, for both")
             self.assertEqual(ours[size - 1], 77)
+            self.assertEqual(os.fstat(fd).st_blocks * 512, size)
 
             def frames():
                 other = os.open(self.mem(), os.O_RDWR)
@@ -174,13 +181,18 @@ class Sharing(MemCase):
             self.assertNotIn([0], expected)
 
     def test_nothing_is_left_in_memory(self):
-        before = shmem_bytes()
-        fd = self.create(64 * MIB)
-        fallocate(fd, 0, 0, 64 * MIB)
-        self.assertGreaterEqual(shmem_bytes() - before, 60 * MIB)
-        os.close(fd)
-        self.connect().mem_remove(self.name())
-        harness.wait_until(lambda: shmem_bytes() - before < 32 * MIB, "the memory is free again")
+        counts = self.folder.descriptor_counts()
+        with harness.Connection(self.folder.dir) as connection:
+            fd = connection.mem_create(self.name(), 64 * MIB)
+            fallocate(fd, 0, 0, 64 * MIB)
+            os.stat(self.mem())
+            os.close(fd)
+            self.assertEqual(connection.status().bytes_uid, connection.status().bytes)
+            before = connection.status().bytes
+            connection.mem_remove(self.name())
+            harness.wait_until(lambda: connection.status().bytes == before - 64 * MIB, "it is no longer charged")
+        harness.wait_until(lambda: all(now <= then for now, then in zip(self.folder.descriptor_counts(), counts)),
+                           "nobody holds it any more")
 
 
 class Programs(MemCase):

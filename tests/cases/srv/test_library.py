@@ -28,7 +28,7 @@ class ByLibrary(opening.OpenCase):
         cases = {
             "socket": (theirs.fileno(), os.O_RDWR), "reader": (reader, os.O_RDONLY), "writer": (writer, os.O_WRONLY),
             "file": (self.file(b"x")[0], os.O_RDWR), "memfd": (self.memfd(), os.O_RDWR),
-            "opening.eventfd": (self.kept(opening.eventfd()), os.O_RDWR), "opening.timerfd": (self.kept(opening.timerfd(0)), os.O_RDWR),
+            "eventfd": (self.kept(opening.eventfd()), os.O_RDWR), "timerfd": (self.kept(opening.timerfd(0)), os.O_RDWR),
             "inotify": (self.kept(harness.libc.inotify_init1(0)), os.O_RDONLY),
             "epoll": (self.kept(harness.libc.epoll_create1(0)), os.O_RDWR),
             "pidfd": (self.kept(os.pidfd_open(os.getpid())), os.O_RDWR),
@@ -92,7 +92,7 @@ class ByLibrary(opening.OpenCase):
     def test_reopen_of_what_cannot_be_opened_again(self):
         connection = self.connect()
         _, theirs = self.socketpair()
-        for title, fd in (("socket", theirs.fileno()), ("opening.eventfd", self.kept(opening.eventfd()))):
+        for title, fd in (("socket", theirs.fileno()), ("eventfd", self.kept(opening.eventfd()))):
             with self.subTest(title):
                 self.post(fd, "-" + title)
                 self.assertErrno(errno.ENXIO, connection.srv_open, self.name("-" + title),
@@ -164,7 +164,7 @@ class ByLibrary(opening.OpenCase):
     def test_less_than_posted_cannot_be_had_of_a_socket(self):
         connection = self.connect()
         _, theirs = self.socketpair()
-        for title, fd in (("socket", theirs.fileno()), ("opening.eventfd", self.kept(opening.eventfd()))):
+        for title, fd in (("socket", theirs.fileno()), ("eventfd", self.kept(opening.eventfd()))):
             self.post(fd, "-" + title)
             for flags in (os.O_RDONLY, os.O_WRONLY):
                 with self.subTest(title, flags=flags):
