@@ -101,7 +101,8 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 
 	if (len < sizeof(*r) || r->version != RECORD_VERSION || r->name_len > ENTRY_NAME_MAX ||
 	    r->priv_len > KIND_ENTRY_MAX || len != sizeof(*r) + r->name_len + r->priv_len || r->slot >= SHM_OPENS ||
-	    tree_by_id(t, id))
+	    /* Numbers that were never given out, or twice. */
+	    id > t->store->shm->next_id || r->pos > t->store->shm->next_pos || tree_by_id(t, id))
 		return -EINVAL;
 	if (r->kind[0]) {
 		kind = find_kind(t, r->kind);

@@ -22,9 +22,10 @@
 #define CLOSER_STACK_BYTES (64u << 10)
 
 struct vault {
-	pid_t pid;
+	pid_t pid; /* 0: none, the place is free */
 	int pidfd;
 	int command; /* numbers of descriptors to be closed */
+	unsigned int nr_fds;
 };
 
 struct item {
@@ -88,6 +89,14 @@ int table_new(struct table **ret, unsigned int max_fds)
 	return 0;
 }
 
+/* It ends by itself when it has nothing more to hear; its end is reaped as any child's. */
+static void end_vault(struct vault *v)
+{
+	close(v->command);
+	close(v->pidfd);
+	v->pid = 0;
+}
+
 static void drop_fd(struct table *t, struct item *i)
 {
 	uint32_t backing = (uint32_t)i->backing;
@@ -101,9 +110,12 @@ static void drop_fd(struct table *t, struct item *i)
 		table_close(i->fd);
 		t->nr_fds--;
 	} else {
-		ssize_t n = write(t->vaults[i->vault].command, &i->fd, sizeof(i->fd));
+		struct vault *v = &t->vaults[i->vault];
+		ssize_t n = v->pid ? write(v->command, &i->fd, sizeof(i->fd)) : 0;
 
 		(void)n; /* a vault that has died holds nothing */
+		if (v->pid && --v->nr_fds == 0)
+			end_vault(v);
 	}
 	i->fd = -1;
 }
@@ -122,14 +134,15 @@ void table_free(struct table *t)
 
 	if (!t)
 		return;
+	for (int k = 0; k < t->nr_vaults; k++) {
+		if (!t->vaults[k].pid)
+			continue;
+		kill(t->vaults[k].pid, SIGKILL);
+		waitpid(t->vaults[k].pid, NULL, 0);
+		end_vault(&t->vaults[k]);
+	}
 	HASH_ITER(hh, t->items, i, tmp)
 		drop_item(t, i);
-	for (int k = 0; k < t->nr_vaults; k++) {
-		kill(t->vaults[k].pid, SIGKILL);
-		close(t->vaults[k].command);
-		close(t->vaults[k].pidfd);
-		waitpid(t->vaults[k].pid, NULL, 0);
-	}
 	free(t->vaults);
 	free(t);
 }
@@ -160,16 +173,23 @@ static _Noreturn void be_vault(const int *fds, size_t n, int command)
 
 static int split_off(struct table *t)
 {
-	struct vault *vaults = reallocarray(t->vaults, (size_t)t->nr_vaults + 1, sizeof(*vaults));
 	cleanup_free int *fds = calloc(t->nr_fds + 1, sizeof(int));
 	struct item *i, *tmp;
-	int pipefd[2], pidfd;
+	int pipefd[2], pidfd, place = 0;
 	size_t n = 0;
 	pid_t pid;
 
-	if (vaults)
+	while (place < t->nr_vaults && t->vaults[place].pid)
+		place++;
+	if (place == t->nr_vaults) {
+		struct vault *vaults = reallocarray(t->vaults, (size_t)place + 1, sizeof(*vaults));
+
+		if (!vaults)
+			return -ENOMEM;
 		t->vaults = vaults;
-	if (!vaults || !fds)
+		t->vaults[t->nr_vaults++].pid = 0;
+	}
+	if (!fds)
 		return -ENOMEM;
 	if (pipe2(pipefd, O_CLOEXEC) < 0)
 		return -errno;
@@ -187,14 +207,18 @@ static int split_off(struct table *t)
 		close(pipefd[1]);
 		return -errno;
 	}
-	t->vaults[t->nr_vaults] = (struct vault){ .pid = pid, .pidfd = pidfd, .command = pipefd[1] };
+	t->vaults[place] = (struct vault){
+		.pid = pid,
+		.pidfd = pidfd,
+		.command = pipefd[1],
+		.nr_fds = (unsigned int)n - 1,
+	};
 	HASH_ITER(hh, t->items, i, tmp) {
 		if (i->fd < 0 || i->vault >= 0)
 			continue;
-		i->vault = t->nr_vaults;
+		i->vault = place;
 		table_close(i->fd);
 	}
-	t->nr_vaults++;
 	t->nr_fds = 0;
 	return 0;
 }

@@ -24,10 +24,27 @@ struct facts {
 	uint64_t valid_s; /* how long it may be remembered */
 };
 
+#define NS 1000000000
+
+/* Before 1970, too: a fraction counts upwards from its second. */
 static void split(int64_t ns, uint64_t *sec, uint32_t *nsec)
 {
-	*sec = (uint64_t)(ns / 1000000000);
-	*nsec = (uint32_t)(ns % 1000000000);
+	int64_t fraction = ns % NS;
+
+	*sec = (uint64_t)(ns / NS - (fraction < 0));
+	*nsec = (uint32_t)(fraction < 0 ? fraction + NS : fraction);
+}
+
+/* Times that do not fit into ns are the nearest that do: 1677 to 2262. */
+static int64_t join(uint64_t sec, uint32_t nsec)
+{
+	int64_t s = (int64_t)sec, most = INT64_MAX / NS - 1;
+
+	if (s > most)
+		s = most;
+	if (s < -most)
+		s = -most;
+	return s * NS + (nsec < NS ? nsec : NS - 1);
 }
 
 static void look_at(struct entry *e, struct facts *ret)
@@ -105,9 +122,12 @@ void fuse_do_statx(struct fuse_request *q)
 	struct fuse_statx_out out = { 0 };
 	struct fuse_attr *a;
 	struct facts facts;
+	uint64_t born;
+	uint32_t born_nsec;
 
 	look_at(q->e, &facts);
 	a = &facts.attr;
+	split(facts.btime_ns, &born, &born_nsec);
 	out.attr_valid = facts.valid_s;
 	out.stat = (struct fuse_statx){
 		.mask = STATX_BASIC_STATS | STATX_BTIME,
@@ -122,7 +142,7 @@ void fuse_do_statx(struct fuse_request *q)
 		.atime = { .tv_sec = (int64_t)a->atime, .tv_nsec = a->atimensec },
 		.mtime = { .tv_sec = (int64_t)a->mtime, .tv_nsec = a->mtimensec },
 		.ctime = { .tv_sec = (int64_t)a->ctime, .tv_nsec = a->ctimensec },
-		.btime = { .tv_sec = facts.btime_ns / 1000000000, .tv_nsec = (uint32_t)(facts.btime_ns % 1000000000) },
+		.btime = { .tv_sec = (int64_t)born, .tv_nsec = born_nsec },
 	};
 	fuse_finish_bytes(q, &out, sizeof(out));
 }
@@ -152,8 +172,7 @@ void fuse_do_setattr(struct fuse_request *q)
 		c.mask |= ATTR_GID;
 	if (in->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) {
 		c.mask |= ATTR_MTIME;
-		c.mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now()
-							   : (int64_t)in->mtime * 1000000000 + in->mtimensec;
+		c.mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now() : join(in->mtime, in->mtimensec);
 	}
 	if (r == 0 && c.mask)
 		r = tree_setattr(q->e, &c, &q->rq);

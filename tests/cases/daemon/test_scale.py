@@ -111,6 +111,12 @@ class Scale(harness.FolderCase):
         few, many = harness.Connection(small.dir), self.connect()
         self.addCleanup(few.disconnect)
         fill(few, FEW)
+        # On which processor a worker happens to be matters more than everything else: all on one.
+        processor = {max(os.sched_getaffinity(0))}
+        for status in (many.status(), few.status()):
+            for pid in (status.keeper_pid, status.worker_pid):
+                os.sched_setaffinity(pid, processor)
+        os.sched_setaffinity(0, processor)
         for attempt in range(3):
             ratios = self.measure(small, few, many)
             print(", ".join(f"{what}: {ratio:.2f}" for what, ratio in ratios.items()))
