@@ -249,15 +249,15 @@ static int mem_resize(struct entry *e, struct request *rq)
 		r = entry_recharge(e, rq->size, false);
 		if (r < 0)
 			return r;
+		/* On record before it is so: who dies between has charged too much rather than too little. */
+		entry_save(e, NULL, -1);
 	}
-	if (ftruncate(fd, (off_t)rq->size) < 0) {
-		r = -errno;
-		entry_recharge(e, before, true);
-		return r;
+	r = ftruncate(fd, (off_t)rq->size) < 0 ? -errno : 0;
+	if (r < 0 || rq->size < before) {
+		entry_recharge(e, r < 0 ? before : rq->size, true);
+		entry_save(e, NULL, -1);
 	}
-	entry_recharge(e, rq->size, true);
-	entry_save(e, NULL, -1);
-	return 0;
+	return r;
 }
 
 struct falloc {

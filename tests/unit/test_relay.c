@@ -17,58 +17,7 @@
 #include <sys/stat.h>
 #include <sys/timerfd.h>
 
-#include "relay_fixture.h"
-
-#define MANY (NR_SLOTS * 4)
-
-struct fixture {
-	struct rig rig;
-	struct job *a, *b;
-	int pipe[2];
-	int sock[2];
-};
-
-static int setup(void **state)
-{
-	struct fixture *f = calloc(1, sizeof(*f));
-
-	alarm(20); /* a relay that never returns */
-	rig_init(&f->rig);
-	f->a = new_job();
-	f->b = new_job();
-	assert_int_equal(pipe2(f->pipe, O_CLOEXEC), 0);
-	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->sock), 0);
-	*state = f;
-	return 0;
-}
-
-static int teardown(void **state)
-{
-	struct fixture *f = *state;
-
-	rig_deinit(&f->rig);
-	for (int i = 0; i < 2; i++) {
-		if (f->pipe[i] >= 0)
-			close(f->pipe[i]);
-		close(f->sock[i]);
-	}
-	free(f->a);
-	free(f->b);
-	free(f);
-	return 0;
-}
-
-static void put(int fd, const char *text)
-{
-	assert_int_equal(write(fd, text, strlen(text)), strlen(text));
-}
-
-static void expect_data(struct fixture *f, struct job *j, const char *text)
-{
-	run_until(&f->rig, &j->calls, 1);
-	assert_int_equal(j->result, strlen(text));
-	assert_memory_equal(j->data, text, strlen(text));
-}
+#include "transfer_fixture.h"
 
 static void test_the_ring_is_borrowed(void **state)
 {
@@ -164,15 +113,6 @@ static void test_wrong_direction_and_no_descriptor(void **state)
 	start_write(&f->rig, f->a, 1 << 20, "x", 1);
 	run_until(&f->rig, &f->a->calls, 1);
 	assert_int_equal(f->a->result, -EBADF);
-}
-
-static unsigned char *numbered(size_t len)
-{
-	unsigned char *bytes = malloc(len);
-
-	for (size_t i = 0; i < len; i++)
-		bytes[i] = (unsigned char)(i * 7 + i / 251);
-	return bytes;
 }
 
 static void test_a_long_write_goes_on_as_room_comes(void **state)
@@ -450,129 +390,6 @@ static void test_a_file_that_hangs_can_be_given_up(void **state)
 	assert_int_equal(f->a->result, -EINTR);
 }
 
-struct crowd {
-	struct job *jobs[MANY];
-	int pipes[MANY][2];
-};
-
-static void crowd_init(struct crowd *c)
-{
-	for (int i = 0; i < MANY; i++) {
-		c->jobs[i] = new_job();
-		assert_int_equal(pipe2(c->pipes[i], O_CLOEXEC), 0);
-	}
-}
-
-static void crowd_deinit(struct crowd *c)
-{
-	for (int i = 0; i < MANY; i++) {
-		free(c->jobs[i]);
-		close(c->pipes[i][0]);
-		close(c->pipes[i][1]);
-	}
-}
-
-static void test_more_readers_wait_than_there_are_slots(void **state)
-{
-	struct fixture *f = *state;
-	struct crowd c;
-
-	crowd_init(&c);
-	for (int i = 0; i < MANY; i++)
-		start_read(&f->rig, c.jobs[i], c.pipes[i][0], 10);
-	for (int i = MANY; i-- > 0;) {
-		put(c.pipes[i][1], "turn");
-		expect_data(f, c.jobs[i], "turn");
-	}
-	crowd_deinit(&c);
-}
-
-static void test_more_writers_than_slots_keep_their_own_data(void **state)
-{
-	struct fixture *f = *state;
-	unsigned char *fill = numbered(65536);
-	char text[32];
-	struct crowd c;
-
-	crowd_init(&c);
-	for (int i = 0; i < MANY; i++) {
-		assert_int_equal(write(c.pipes[i][1], fill, 65536), 65536);
-		/* The caller's buffer is used again before the transfer is done. */
-		snprintf(text, sizeof(text), "writer %02d", i);
-		start_write(&f->rig, c.jobs[i], c.pipes[i][1], text, 9);
-		assert_int_equal(c.jobs[i]->calls, 0);
-	}
-	memset(text, 'x', sizeof(text));
-	for (int i = MANY; i-- > 0;) {
-		assert_int_equal(read(c.pipes[i][0], fill, 65536), 65536);
-		run_until(&f->rig, &c.jobs[i]->calls, 1);
-		assert_int_equal(c.jobs[i]->result, 9);
-		assert_int_equal(read(c.pipes[i][0], fill, 100), 9);
-		snprintf(text, sizeof(text), "writer %02d", i);
-		assert_memory_equal(fill, text, 9);
-	}
-	free(fill);
-	crowd_deinit(&c);
-}
-
-static struct fixture *starter;
-static struct crowd *started;
-
-static void start_the_crowd(struct relay_io *io, int result, const void *data)
-{
-	job_done(io, result, data);
-	for (int i = 0; i < MANY; i++)
-		start_read(&starter->rig, started->jobs[i], started->pipes[i][0], 10);
-}
-
-static void test_a_crowd_that_begins_inside_a_callback(void **state)
-{
-	struct fixture *f = *state;
-	struct crowd c;
-
-	crowd_init(&c);
-	starter = f;
-	started = &c;
-	put(c.pipes[MANY - 1][1], "last");
-	put(f->pipe[1], "go");
-	start_read(&f->rig, f->a, f->pipe[0], 10);
-	f->a->io.done = start_the_crowd;
-	start_read(&f->rig, f->b, f->sock[0], 10);
-	f->b->io.done = start_the_crowd;
-	put(f->sock[1], "go");
-	run_until(&f->rig, &f->b->calls, 1);
-	/* All others wait; the last one has its data and must not wait behind them. */
-	expect_data(f, c.jobs[MANY - 1], "last");
-	for (int i = 0; i < MANY - 1; i++) {
-		put(c.pipes[i][1], "turn");
-		expect_data(f, c.jobs[i], "turn");
-	}
-	crowd_deinit(&c);
-}
-
-static void test_giving_up_while_queued(void **state)
-{
-	struct fixture *f = *state;
-	struct crowd c;
-
-	crowd_init(&c);
-	for (int i = 0; i < MANY; i++) {
-		c.jobs[i]->io = (struct relay_io){
-			.unique = 1, .fd = c.pipes[i][0], .offset = -1, .len = 10, .regular = true, .done = job_done
-		};
-		relay_start(f->rig.relay, &c.jobs[i]->io);
-	}
-	for (int i = MANY; i-- > 0;) {
-		relay_cancel(&c.jobs[i]->io);
-		run_until(&f->rig, &c.jobs[i]->calls, 1);
-		assert_int_equal(c.jobs[i]->result, -EINTR);
-	}
-	put(f->pipe[1], "free again");
-	start_read(&f->rig, f->a, f->pipe[0], 100);
-	expect_data(f, f->a, "free again");
-	crowd_deinit(&c);
-}
-
 static unsigned int chain_left;
 
 static void next_in_chain(struct relay_io *io, int result, const void *data)
@@ -705,24 +522,6 @@ static void test_the_ring_can_do_nothing_else(void **state)
 	io_uring_queue_exit(&ring);
 }
 
-static int setup_plain(void **state)
-{
-	without_ring = true;
-	return setup(state);
-}
-
-static int teardown_plain(void **state)
-{
-	teardown(state);
-	without_ring = false;
-	return 0;
-}
-
-#define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
-/* With the ring, and where there is none. */
-#define WITHOUT(name) { "without_ring_" #name, name, setup_plain, teardown_plain, NULL }
-#define BOTH(name) TEST(name), WITHOUT(name)
-
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -741,15 +540,11 @@ int main(void)
 		TEST(test_counters_timers_and_watches),
 		BOTH(test_packets_stay_whole),
 		BOTH(test_giving_up),
-		BOTH(test_more_readers_wait_than_there_are_slots),
-		BOTH(test_more_writers_than_slots_keep_their_own_data),
-		BOTH(test_a_crowd_that_begins_inside_a_callback),
 		BOTH(test_answers_that_start_the_next_transfer),
 		BOTH(test_waiting_once_and_watching),
 		BOTH(test_calls_without_data),
 		TEST(test_a_counter_is_written),
 		TEST(test_a_file_that_hangs_can_be_given_up),
-		TEST(test_giving_up_while_queued),
 		TEST(test_the_ring_can_do_nothing_else),
 		TEST(test_a_write_that_is_ready_and_yet_blocks),
 		WITHOUT(test_what_might_block_is_refused),

@@ -488,6 +488,9 @@ class Stopped(harness.FolderCase):
         library.srv_post("f", os.memfd_create("posted"))
         posted = self.opened(self.path("srv/f"), os.O_RDWR)
         memory = mmap.mmap(fd, 8192)
+        # Before a file's first write the kernel asks once whether it has capabilities to be stripped off.
+        os.pwrite(fd, b"-", 0)
+        os.pwrite(posted, b"-", 0)
         worker = self.folder.worker_pid()
         os.kill(worker, signal.SIGSTOP)
         try:

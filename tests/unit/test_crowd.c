@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * test_crowd.c - more transfers at a time than there are slots: nobody is forgotten, nobody waits for what waits.
+ */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <cmocka.h>
+
+#include <stdio.h>
+
+#include "transfer_fixture.h"
+
+#define MANY (NR_SLOTS * 4)
+
+struct crowd {
+	struct job *jobs[MANY];
+	int pipes[MANY][2];
+};
+
+static void crowd_init(struct crowd *c)
+{
+	for (int i = 0; i < MANY; i++) {
+		c->jobs[i] = new_job();
+		assert_int_equal(pipe2(c->pipes[i], O_CLOEXEC), 0);
+	}
+}
+
+static void crowd_deinit(struct crowd *c)
+{
+	for (int i = 0; i < MANY; i++) {
+		free(c->jobs[i]);
+		close(c->pipes[i][0]);
+		close(c->pipes[i][1]);
+	}
+}
+
+static void test_more_readers_wait_than_there_are_slots(void **state)
+{
+	struct fixture *f = *state;
+	struct crowd c;
+
+	crowd_init(&c);
+	for (int i = 0; i < MANY; i++)
+		start_read(&f->rig, c.jobs[i], c.pipes[i][0], 10);
+	for (int i = MANY; i-- > 0;) {
+		put(c.pipes[i][1], "turn");
+		expect_data(f, c.jobs[i], "turn");
+	}
+	crowd_deinit(&c);
+}
+
+static void test_more_writers_than_slots_keep_their_own_data(void **state)
+{
+	struct fixture *f = *state;
+	unsigned char *fill = numbered(65536);
+	char text[32];
+	struct crowd c;
+
+	crowd_init(&c);
+	for (int i = 0; i < MANY; i++) {
+		assert_int_equal(write(c.pipes[i][1], fill, 65536), 65536);
+		/* The caller's buffer is used again before the transfer is done. */
+		snprintf(text, sizeof(text), "writer %02d", i);
+		start_write(&f->rig, c.jobs[i], c.pipes[i][1], text, 9);
+		assert_int_equal(c.jobs[i]->calls, 0);
+	}
+	memset(text, 'x', sizeof(text));
+	for (int i = MANY; i-- > 0;) {
+		assert_int_equal(read(c.pipes[i][0], fill, 65536), 65536);
+		run_until(&f->rig, &c.jobs[i]->calls, 1);
+		assert_int_equal(c.jobs[i]->result, 9);
+		assert_int_equal(read(c.pipes[i][0], fill, 100), 9);
+		snprintf(text, sizeof(text), "writer %02d", i);
+		assert_memory_equal(fill, text, 9);
+	}
+	free(fill);
+	crowd_deinit(&c);
+}
+
+static struct fixture *starter;
+static struct crowd *started;
+
+static void start_the_crowd(struct relay_io *io, int result, const void *data)
+{
+	job_done(io, result, data);
+	for (int i = 0; i < MANY; i++)
+		start_read(&starter->rig, started->jobs[i], started->pipes[i][0], 10);
+}
+
+static void test_a_crowd_that_begins_inside_a_callback(void **state)
+{
+	struct fixture *f = *state;
+	struct crowd c;
+
+	crowd_init(&c);
+	starter = f;
+	started = &c;
+	put(c.pipes[MANY - 1][1], "last");
+	put(f->pipe[1], "go");
+	start_read(&f->rig, f->a, f->pipe[0], 10);
+	f->a->io.done = start_the_crowd;
+	start_read(&f->rig, f->b, f->sock[0], 10);
+	f->b->io.done = start_the_crowd;
+	put(f->sock[1], "go");
+	run_until(&f->rig, &f->b->calls, 1);
+	/* All others wait; the last one has its data and must not wait behind them. */
+	expect_data(f, c.jobs[MANY - 1], "last");
+	for (int i = 0; i < MANY - 1; i++) {
+		put(c.pipes[i][1], "turn");
+		expect_data(f, c.jobs[i], "turn");
+	}
+	crowd_deinit(&c);
+}
+
+static void test_giving_up_while_queued(void **state)
+{
+	struct fixture *f = *state;
+	struct crowd c;
+
+	crowd_init(&c);
+	for (int i = 0; i < MANY; i++) {
+		c.jobs[i]->io = (struct relay_io){
+			.unique = 1, .fd = c.pipes[i][0], .offset = -1, .len = 10, .regular = true, .done = job_done
+		};
+		relay_start(f->rig.relay, &c.jobs[i]->io);
+	}
+	for (int i = MANY; i-- > 0;) {
+		relay_cancel(&c.jobs[i]->io);
+		run_until(&f->rig, &c.jobs[i]->calls, 1);
+		assert_int_equal(c.jobs[i]->result, -EINTR);
+	}
+	put(f->pipe[1], "free again");
+	start_read(&f->rig, f->a, f->pipe[0], 100);
+	expect_data(f, f->a, "free again");
+	crowd_deinit(&c);
+}
+
+int main(void)
+{
+	const struct CMUnitTest tests[] = {
+		BOTH(test_more_readers_wait_than_there_are_slots),
+		BOTH(test_more_writers_than_slots_keep_their_own_data),
+		BOTH(test_a_crowd_that_begins_inside_a_callback),
+		TEST(test_giving_up_while_queued),
+	};
+
+	return cmocka_run_group_tests(tests, NULL, NULL);
+}
