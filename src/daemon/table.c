@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/capability.h>
+#include <sys/fsuid.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -19,6 +21,7 @@
 #include <uthash.h>
 #include <wire/fuse.h>
 
+#define OVERFLOW_ID 65534
 #define CLOSER_STACK_BYTES (64u << 10)
 
 struct vault {
@@ -340,9 +343,42 @@ int table_borrow(struct table *t, uint64_t id, bool *ret_held)
 	return fd < 0 ? -errno : fd;
 }
 
+/*
+ * Register a file for passthrough. The kernel keeps our credentials with it and reads and writes by them whoever asks; so
+ * for this one call we are nobody, with the one capability that the call itself wants. Else writing through the mount
+ * would leave set-user-ID bits alone and pass over disk quotas, as root may.
+ */
+static int register_backing(int fuse_fd, int fd)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct all[2], least[2];
+	struct fuse_backing_map map = { .fd = fd };
+	uid_t uid = geteuid();
+	gid_t gid = getegid();
+	int r;
+
+	if (syscall(SYS_capget, &head, all) < 0)
+		return -errno;
+	memcpy(least, all, sizeof(least));
+	least[0].effective = all[0].effective & (1u << CAP_SYS_ADMIN);
+	least[1].effective = 0;
+	setfsgid(OVERFLOW_ID);
+	setfsuid(OVERFLOW_ID);
+	r = syscall(SYS_capset, &head, least) < 0 ? -errno : 0;
+	if (r == 0) {
+		r = ioctl(fuse_fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
+		if (r < 0)
+			r = -errno;
+	}
+	if (syscall(SYS_capset, &head, all) < 0)
+		abort();
+	setfsuid(uid);
+	setfsgid(gid);
+	return r;
+}
+
 int table_backing(struct table *t, uint64_t id, int fuse_fd)
 {
-	struct fuse_backing_map map = { 0 };
 	struct item *i;
 	bool held;
 	int fd, r;
@@ -356,10 +392,7 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd)
 	fd = table_borrow(t, id, &held);
 	if (fd < 0)
 		return fd;
-	map.fd = fd;
-	r = ioctl(fuse_fd, FUSE_DEV_IOC_BACKING_OPEN, &map);
-	if (r < 0)
-		r = -errno;
+	r = register_backing(fuse_fd, fd);
 	if (!held)
 		table_close(fd);
 	if (r < 0)

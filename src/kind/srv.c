@@ -84,6 +84,16 @@ static int srv_create(struct entry *e, struct request *rq)
 	return adopt(e, rq->fd, rq->cred, rq->cred->tid, info.comm);
 }
 
+/*
+ * May the kernel serve this file itself? It would write where the opener says, and not at the end of what appends; and it
+ * does not hold mappings of a passthrough file to seals that its memfd is given later. Then it is served here, and to
+ * every opener: an inode is opened for passthrough always or never.
+ */
+static bool may_pass_through(const struct fd_facts *f)
+{
+	return !(access_wanted(f->access) & 2) || !(f->append || f->sealable);
+}
+
 static int srv_open(struct entry *e, struct request *rq)
 {
 	struct srv_priv *p = e->priv;
@@ -113,19 +123,16 @@ static int srv_open(struct entry *e, struct request *rq)
 		return -EOPNOTSUPP;
 	}
 	rq->how = OPEN_DIRECT;
-	/*
-	 * The kernel would write where the opener says, not at the end; so what appends is served here, where each
-	 * write does. For every opener of it: an inode is opened for passthrough always or never.
-	 */
-	if (e->tree->passthrough && !(p->facts.append && (access_wanted(p->facts.access) & 2))) {
+	if ((want & 2) && p->facts.write_sealed)
+		return -EPERM;
+	if (e->tree->passthrough && may_pass_through(&p->facts)) {
 		id = e->tree->store->ops->backing(e->tree->store, e->id);
 		if (id > 0) {
 			rq->how = OPEN_PASSTHROUGH;
 			rq->backing = id;
 		}
 	}
-	/* What may hang is served by the kernel, to its caller alone, or not at all. */
-	return p->facts.slow && rq->how != OPEN_PASSTHROUGH ? -EOPNOTSUPP : 0;
+	return 0;
 }
 
 /* A transfer under way. */
@@ -300,8 +307,6 @@ static int srv_resize(struct entry *e, struct request *rq)
 		return -EACCES;
 	if (p->facts.append)
 		return -EPERM;
-	if (p->facts.slow)
-		return -EOPNOTSUPP;
 	fd = entry_fd(e);
 	if (fd < 0)
 		return fd;
@@ -352,13 +357,12 @@ static int start_call(struct entry *e, struct request *rq)
 
 static int seek_data(struct entry *e, struct request *rq)
 {
-	struct srv_priv *p = e->priv;
 	cleanup_fd int fd = entry_fd(e);
 	off_t at;
 
 	/* lseek() on the posted open file would move its offset. */
 	if (fd >= 0)
-		fd = p->facts.slow ? -EOPNOTSUPP : reopen_fd(e->tree->proc, fd, O_RDONLY);
+		fd = reopen_fd(e->tree->proc, fd, O_RDONLY);
 	if (fd < 0)
 		return fd;
 	at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
@@ -387,8 +391,6 @@ static int srv_command(struct entry *e, struct request *rq)
 		return rq->cmd == COMMAND_FSYNC && !p->posted_ns ? 0 : -EINVAL;
 	switch (rq->cmd) {
 	case COMMAND_FALLOCATE:
-		if (p->facts.slow)
-			return -EOPNOTSUPP;
 		if (!(access_wanted(p->facts.access) & 2))
 			return -EBADF;
 		if (p->facts.append && rq->flags)
@@ -398,7 +400,7 @@ static int srv_command(struct entry *e, struct request *rq)
 			return -EOPNOTSUPP;
 		return start_call(e, rq);
 	case COMMAND_FSYNC:
-		return p->facts.slow ? -EOPNOTSUPP : start_call(e, rq);
+		return start_call(e, rq);
 	case COMMAND_LSEEK:
 		return seek_data(e, rq);
 	default:
@@ -441,8 +443,6 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 	}
 	if (!p->facts.reopen)
 		return want == have ? -ENXIO : -EOPNOTSUPP;
-	if (p->facts.slow)
-		return -EOPNOTSUPP;
 	/* A descriptor can be opened again through /proc: it must not have less access in name only. */
 	if (have & ~want & ~granted & inode_grants(fd, rq->cred))
 		return -EOPNOTSUPP;

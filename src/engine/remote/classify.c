@@ -10,43 +10,52 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <linux/magic.h>
 #include <sys/stat.h>
+#include <sys/statfs.h>
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
-static bool waits(const char *fstype)
+/*
+ * File systems whose files are bytes and nothing else. Of any other, opening or reading a file may be an act with the
+ * rights of whoever does it (/proc/PID/mem is another process's memory if it is opened by one who may), or may wait for a
+ * server for ever (FUSE, NFS); their files are given out as they are and never touched.
+ */
+static bool is_plain(const char *fstype)
 {
-	static const char *const slow[] = { "fuse", "nfs", "cifs", "smb3", "9p", "ceph", "afs", "gfs2", "ocfs2",
-					    "lustre", "glusterfs", "virtiofs", "autofs", "coda", "orangefs" };
+	static const char *const plain[] = { "ext2",	"ext3",	    "ext4",	"xfs",	   "btrfs", "f2fs",	"bcachefs",
+					     "zfs",	"tmpfs",    "ramfs",	"overlay", "vfat",  "exfat",	"ntfs3",
+					     "iso9660", "squashfs", "erofs",	"udf",	   "jfs",   "reiserfs", "nilfs2",
+					     "minix",	"devtmpfs", "devpts" };
 
-	for (size_t i = 0; i < sizeof(slow) / sizeof(slow[0]); i++)
-		if (strncmp(fstype, slow[i], strlen(slow[i])) == 0)
+	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
+		if (strcmp(fstype, plain[i]) == 0)
 			return true;
 	return false;
 }
 
-/* Is the mount of this number one whose files may wait? One that is not in the table cannot be told. */
-static bool mount_is_slow(uint64_t mnt_id)
+/* Is the file on such a file system? One whose mount is not in our table cannot be told. */
+static bool on_plain_fs(const struct statx *st)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
-	bool slow = true;
+	bool plain = false;
 
-	if (!f)
-		return true;
-	while (getline(&line, &size, f) > 0) {
-		const char *type;
+	while (f && (st->stx_mask & STATX_MNT_ID) && getline(&line, &size, f) > 0) {
+		char type[32];
+		const char *at;
 
-		if (strtoull(line, NULL, 10) != mnt_id)
+		if (strtoull(line, NULL, 10) != st->stx_mnt_id)
 			continue;
-		type = strstr(line, " - ");
-		slow = !type || waits(type + 3);
+		at = strstr(line, " - ");
+		plain = at && sscanf(at + 3, "%31s", type) == 1 && is_plain(type);
 		break;
 	}
 	free(line);
-	fclose(f);
-	return slow;
+	if (f)
+		fclose(f);
+	return plain;
 }
 
 /* What /proc says that a descriptor is, cut to @size - 1 bytes. */
@@ -76,14 +85,23 @@ static void anonymous(int fd, struct fd_facts *ret)
 
 static void regular(int fd, const struct statx *st, struct fd_facts *ret)
 {
-	ret->class = FD_FILE;
-	ret->reopen = true;
-	if (st->stx_nlink == 0 && fcntl(fd, F_GET_SEALS) >= 0) {
+	int seals = st->stx_nlink == 0 ? fcntl(fd, F_GET_SEALS) : -1;
+	struct statfs fs;
+	bool plain;
+
+	if (seals >= 0) {
 		strcpy(ret->what, "memfd");
-		return;
+		/* One of huge pages must not be mapped through another file, which knows nothing of their alignment. */
+		plain = fstatfs(fd, &fs) == 0 && fs.f_type != HUGETLBFS_MAGIC;
+		ret->sealable = !(seals & F_SEAL_SEAL);
+		ret->write_sealed = (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0;
+	} else {
+		strcpy(ret->what, "file");
+		plain = on_plain_fs(st);
 	}
-	strcpy(ret->what, "file");
-	ret->slow = !(st->stx_mask & STATX_MNT_ID) || mount_is_slow(st->stx_mnt_id);
+	ret->class = plain ? FD_FILE : FD_OPAQUE;
+	ret->reopen = plain;
+	ret->slow = !plain && seals < 0;
 }
 
 static void character(int fd, const struct statx *st, struct fd_facts *ret)
@@ -94,7 +112,7 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	if (major == 4 || major == 5 || (major >= 136 && major <= 143)) {
 		strcpy(ret->what, "tty");
 		/* /dev/tty and /dev/ptmx, opened again, are another terminal. */
-		ret->reopen = major != 5;
+		ret->reopen = major != 5 && on_plain_fs(st);
 		return;
 	}
 	strcpy(ret->what, "device");
@@ -139,7 +157,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 		strcpy(ret->what, strncmp(link, "pipe:[", 6) == 0 ? "pipe" : "fifo");
 		ret->class = FD_STREAM;
 		ret->nowait = true;
-		ret->reopen = true;
+		ret->reopen = strcmp(ret->what, "pipe") == 0 || on_plain_fs(&st);
 		break;
 	case S_IFREG:
 		regular(fd, &st, ret);
@@ -147,7 +165,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 	case S_IFDIR:
 		strcpy(ret->what, "directory");
 		ret->class = FD_OPAQUE;
-		ret->slow = !(st.stx_mask & STATX_MNT_ID) || mount_is_slow(st.stx_mnt_id);
+		ret->slow = !on_plain_fs(&st);
 		break;
 	case S_IFBLK:
 		strcpy(ret->what, "block");

@@ -10,7 +10,7 @@
 
 /* How a descriptor can be served to somebody who opens it through the mount. */
 enum fd_class {
-	FD_FILE = 1, /* offsets, passthrough */
+	FD_FILE = 1, /* bytes on a plain file system: offsets, passthrough */
 	FD_BLOCK, /* offsets, no passthrough */
 	FD_STREAM, /* read, write, poll */
 	FD_OPAQUE, /* only as itself, through the library */
@@ -24,8 +24,10 @@ enum fd_class {
  * @access: O_RDONLY, O_WRONLY, O_RDWR
  * @append: O_APPEND is set
  * @reopen: /proc/self/fd/N can be opened again
- * @slow: its file system may wait for a network or for a process: fuse, nfs, 9p, ...; or cannot be told
+ * @slow: its file system may wait for a network or for a process; or cannot be told
  * @nowait: RWF_NOWAIT is known to work both ways
+ * @sealable: a memfd that can be given more seals
+ * @write_sealed: a memfd that is sealed against (future) writing
  * @dev: device number of its file system
  */
 struct fd_facts {
@@ -36,6 +38,8 @@ struct fd_facts {
 	uint8_t reopen;
 	uint8_t slow;
 	uint8_t nowait;
+	uint8_t sealable;
+	uint8_t write_sealed;
 	uint64_t dev;
 };
 
