@@ -6,6 +6,7 @@
  * groups, capabilities and security modules before it asked. For requests through the socket the same rules are
  * applied here: the first class that matches decides, as POSIX says.
  */
+#include <base/proc.h>
 #include <core/tree.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -39,19 +40,27 @@ int access_check(const struct entry *e, const struct cred *c, unsigned int want)
 	return -EACCES;
 }
 
+#define CAP_FOWNER_BIT (1ULL << 3)
+
+static bool may_anything(pid_t tid)
+{
+	struct proc_info info;
+
+	return tid > 0 && proc_read(tid, &info) == 0 && (info.cap_eff & CAP_FOWNER_BIT);
+}
+
 int access_unlink(const struct entry *e, const struct cred *c)
 {
 	const struct entry *dir = e->parent;
 	int r;
 
-	if (c->checked)
-		return 0;
 	r = access_check(dir, c, 2 | 1);
 	if (r < 0)
 		return r;
-	if ((dir->mode & S_ISVTX) && !c->override && c->uid != dir->uid && c->uid != e->uid)
-		return -EPERM;
-	return 0;
+	if (!(dir->mode & S_ISVTX) || c->override || c->uid == dir->uid || c->uid == e->uid)
+		return 0;
+	/* What the kernel has checked was the entry that had this name before it waited for the entry's lock. */
+	return c->checked && may_anything(c->tid) ? 0 : -EPERM;
 }
 
 unsigned int access_wanted(int oflags)

@@ -122,6 +122,7 @@ enum change_rate {
  * struct description - what an entry is like at this moment; filled by `describe`.
  * @what: see struct kshared_entry
  * @change: what may change without a request passing here
+ * @waits: a call on it may wait for somebody, so that no two openers may have to wait for each other
  */
 struct description {
 	char what[16];
@@ -135,6 +136,7 @@ struct description {
 	char poster_comm[16];
 	uint32_t seals;
 	enum change_rate change;
+	bool waits;
 };
 
 /**

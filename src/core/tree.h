@@ -316,7 +316,7 @@ int entry_recharge(struct entry *e, uint64_t bytes, bool force);
 /* writers.c */
 
 /**
- * writers_open() - note a handle that is opened for writing; chooses rq->word.
+ * writers_open() - note a handle that is opened; chooses rq->word.
  * Return: 0; -ENFILE too many; -ENOMEM.
  */
 int writers_open(struct entry *e, struct request *rq);
@@ -324,7 +324,7 @@ int writers_open(struct entry *e, struct request *rq);
 /** writers_close() - a handle is no more. @word: of any handle; others than writers_open()'s are passed over */
 void writers_close(struct tree *t, uint64_t word);
 
-/** writers_any() - is a handle of @e open for writing? */
+/** writers_any() - is such a handle of @e open? */
 bool writers_any(const struct entry *e);
 
 /* done.c */

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * writers.c - which entries have handles open for writing in the mount.
+ * writers.c - which entries have handles open in the mount: for writing, of memory objects; any, of streams.
  *
- * The kernel checks a memfd's seals against the file that is mapped, which for a handle of the mount is not the memfd; so
+ * A removed stream must live as long as it is open, which cannot be asked of the kernel, since each opener has an inode of his
+ * own. And the kernel checks a memfd's seals against the file that is mapped, which for a handle of the mount is not the memfd; so
  * nobody may seal against writing while such a handle is open. The list is in the shared memory. A handle's word is made of the opening
  * request's number and its place in the list: an opening that is sent again finds its own place.
  */

@@ -17,6 +17,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#define FDS_MAX 253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
 #define CAP_DAC_OVERRIDE_BIT (1ULL << 1)
 #define CAP_FOWNER_BIT (1ULL << 3)
 
@@ -68,7 +69,7 @@ static int identify(struct ctl_conn *c)
 }
 
 /* Take descriptors and credentials out of a packet. Return: 0; -EINVAL more than one descriptor, or cut. */
-static int unpack(struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
+static int unpack(struct tree *t, struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
 {
 	int r = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
 
@@ -87,7 +88,7 @@ static int unpack(struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
 				if (*ret_fd < 0 && n == 1) {
 					*ret_fd = fd;
 				} else {
-					close(fd);
+					t->close_fd(t, fd);
 					r = -EINVAL;
 				}
 			}
@@ -135,7 +136,7 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
 	union {
 		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * 4)];
+		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * FDS_MAX)];
 	} control;
 	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
 	struct msghdr m = {
@@ -156,7 +157,7 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		drop(c);
 		return 0;
 	}
-	r = unpack(&m, &fd, &now);
+	r = unpack(c->ctl->conf.tree, &m, &fd, &now);
 	if (c->first.pid == -1)
 		c->first = now;
 	if ((size_t)n >= offsetof(struct ctl_request, size))

@@ -251,9 +251,9 @@ void fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, 
 
 static void forget(struct fuse *f, uint64_t id)
 {
-	struct entry *e = tree_by_id(f->tree, id);
+	struct entry *e = tree_by_id(f->tree, id & NODE_MASK);
 
-	if (e && e->orphan && fuse_attr_changed(f, id) == -ENOENT)
+	if (e && e->orphan && fuse_attr_changed(f, e->id) == -ENOENT && !writers_any(e))
 		tree_forget(e);
 }
 
@@ -431,7 +431,7 @@ void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 	if (r == 0 && !op->handler)
 		r = op->error ? op->error : 1;
 	if (r == 0 && !op->any_node) {
-		q->e = tree_by_id(f->tree, q->h.nodeid);
+		q->e = tree_by_id(f->tree, q->h.nodeid & NODE_MASK);
 		if (!q->e)
 			r = -ESTALE;
 	}

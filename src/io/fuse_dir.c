@@ -15,6 +15,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <wire/keep.h>
 
 #define DAY 86400
 
@@ -22,6 +23,7 @@ struct facts {
 	struct fuse_attr attr;
 	int64_t btime_ns;
 	uint64_t valid_s; /* how long it may be remembered */
+	bool waits;
 };
 
 #define NS 1000000000
@@ -68,6 +70,7 @@ static void look_at(struct entry *e, struct facts *ret)
 	a->atimensec = a->mtimensec;
 	split(e->ctime_ns, &a->ctime, &a->ctimensec);
 	ret->btime_ns = e->btime_ns;
+	ret->waits = d.waits;
 	ret->valid_s = d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 10 : 0;
 }
 
@@ -77,8 +80,8 @@ void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret
 
 	look_at(e, &facts);
 	*ret = (struct fuse_entry_out){
-		.nodeid = e->id,
-		.entry_valid = f->minor >= 44 ? DAY : 0,
+		.nodeid = e->id | (facts.waits ? ++f->tree->store->shm->next_alias << NODE_BITS : 0),
+		.entry_valid = f->minor >= 44 && !facts.waits ? DAY : 0,
 		.attr_valid = facts.valid_s,
 		.attr = facts.attr,
 	};
@@ -224,7 +227,7 @@ void fuse_do_rmdir(struct fuse_request *q)
 
 static void do_rename(struct fuse_request *q, uint64_t newdir, uint32_t flags)
 {
-	struct entry *to = tree_by_id(q->f->tree, newdir);
+	struct entry *to = tree_by_id(q->f->tree, newdir & NODE_MASK);
 
 	if (!to || !entry_is_dir(to))
 		fuse_finish(q, -ESTALE);

@@ -142,7 +142,7 @@ void fuse_do_write(struct fuse_request *q)
 void fuse_do_release(struct fuse_request *q)
 {
 	const struct fuse_release_in *in = q->in;
-	struct entry *e = tree_by_id(q->f->tree, q->h.nodeid);
+	struct entry *e = tree_by_id(q->f->tree, q->h.nodeid & NODE_MASK);
 
 	if (e && !entry_is_dir(e) && e->kind->close) {
 		q->rq.word = in->fh;

@@ -11,6 +11,14 @@
 #define FUSE_BUFFER_BYTES ((1u << 18) + 4096) /* max_write and a header */
 #define FUSE_MAX_WRITE (1u << 18)
 
+/*
+ * A node id is the entry's number, and above it an alias. While a write waits for room in a pipe, the kernel holds the
+ * lock of the file's inode; unlink() of that name would wait for it holding the directory's lock, and everybody behind it.
+ * So of an entry whose calls may wait every look-up gives another inode.
+ */
+#define NODE_BITS 40
+#define NODE_MASK ((1ULL << NODE_BITS) - 1)
+
 struct fuse {
 	struct fuse_conf conf;
 	struct tree *tree;

@@ -9,7 +9,7 @@
  * descriptor: files by the kernel's passthrough, streams by engine/relay. The handle's word says which:
  *
  *	bit 63		poster's handle: bits 0-31 the uid, 32-62 the gid of who opened it
- *	otherwise	a number of its own
+ *	otherwise	writers_open()'s, of a stream; 0 of a file
  *
  * A poster's handle obeys only the identity that opened it. Otherwise whoever can make a privileged program print a
  * number into his file would be given that program's descriptors.
@@ -109,11 +109,10 @@ static int srv_open(struct entry *e, struct request *rq)
 	}
 	if (want & ~access_wanted(p->facts.access))
 		return -EACCES;
-	rq->word = ++e->tree->store->shm->next_word & ~WORD_POSTER;
 	switch (p->facts.class) {
 	case FD_STREAM:
 		rq->how = OPEN_STREAM;
-		return 0;
+		return writers_open(e, rq);
 	case FD_BLOCK:
 		rq->how = OPEN_DIRECT;
 		return 0;
@@ -291,8 +290,10 @@ static int srv_poll(struct entry *e, struct request *rq)
 
 static void srv_close(struct entry *e, struct request *rq)
 {
-	if (!(rq->word & WORD_POSTER))
-		poller_close(e->tree->poller, rq->word);
+	if (rq->word & WORD_POSTER)
+		return;
+	poller_close(e->tree->poller, rq->word);
+	writers_close(e->tree, rq->word);
 }
 
 static int srv_resize(struct entry *e, struct request *rq)
@@ -458,6 +459,7 @@ static void srv_describe(struct entry *e, struct description *ret)
 	int fd;
 
 	snprintf(ret->what, sizeof(ret->what), "%s", p->posted_ns ? p->facts.what : "unposted");
+	ret->waits = !p->posted_ns || p->facts.class == FD_STREAM;
 	ret->change = !p->posted_ns || p->facts.class == FD_FILE ? CHANGE_ALL : CHANGE_NEVER;
 	if (!p->posted_ns)
 		return;

@@ -119,7 +119,7 @@ struct shm_writer {
 struct shm {
 	uint64_t next_id; /* entries' numbers, never given twice */
 	uint64_t next_pos;
-	uint64_t next_word; /* open handles' numbers */
+	uint64_t next_alias; /* of node ids, see io/fuse_internal.h */
 	uint64_t current; /* the request being worked on */
 	uint64_t crashed; /* set by the keeper: the last worker died of a fault of its own, not by SIGKILL */
 	uint64_t poison; /* the request that it died of, and how often */
@@ -128,7 +128,7 @@ struct shm {
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */
-	struct shm_writer writers[SHM_WRITERS]; /* handles that were opened for writing, of what can be sealed */
+	struct shm_writer writers[SHM_WRITERS]; /* handles that must be known of: see core/writers.c */
 	struct shm_slot slots[SHM_SLOTS];
 };
 

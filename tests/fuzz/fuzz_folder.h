@@ -23,6 +23,7 @@
 
 #define NR_SLOTS 8
 #define NR_POLLS 32
+#define HANDLES_MAX 256
 #define MEMORY_MAX (1u << 20)
 #define FILE_MAX (16u << 20)
 
@@ -118,7 +119,7 @@ static inline void folder_check(struct folder *f)
 
 static inline void folder_clear_dir(struct folder *f, struct entry *dir)
 {
-	static const struct cred cred = { .checked = true };
+	static const struct cred cred = { .checked = true, .override = true };
 	struct request rq = { .cred = &cred, .fd = -1, .out_fd = -1 };
 	struct entry *e, *tmp;
 
@@ -143,6 +144,9 @@ static inline void folder_close(struct folder *f)
 	for (int i = 0; i < NR_POLLS; i++)
 		polls |= shm->polls[i] != 0;
 	poller_free(f->poller);
+	/* Handles that the input did not close; places are given out from the lowest on. */
+	for (int i = 0; i < HANDLES_MAX; i++)
+		writers_close(f->tree, shm->writers[i].word);
 	folder_clear_dir(f, f->tree->root);
 	for (e = f->tree->orphans; e; e = tmp) {
 		tmp = e->next;
@@ -168,7 +172,7 @@ static inline void folder_close(struct folder *f)
 	memset(shm->polls, 0, sizeof(uint64_t) * NR_POLLS);
 	shm->next_id = 3;
 	shm->next_pos = 19;
-	shm->next_word = shm->current = shm->poison = shm->poison_tries = 0;
+	shm->current = shm->poison = shm->poison_tries = 0;
 }
 
 /* Bytes of an input, zeros after its end. */

@@ -58,7 +58,7 @@ static void test_what_a_mode_grants(void **state)
 
 static void test_what_the_kernel_has_checked_is_not_checked_again(void **state)
 {
-	struct entry dir = { .mode = S_IFDIR | 01000, .uid = OWNER, .gid = GROUP };
+	struct entry dir = { .mode = S_IFDIR, .uid = OWNER, .gid = GROUP };
 	struct entry e = { .mode = S_IFREG, .uid = OWNER, .gid = GROUP, .parent = &dir };
 	struct cred c = { .uid = 1, .gid = 1, .checked = true };
 
@@ -66,6 +66,11 @@ static void test_what_the_kernel_has_checked_is_not_checked_again(void **state)
 	assert_int_equal(access_unlink(&e, &c), 0);
 	/* What its mode gives is still what its mode gives. */
 	assert_int_equal(access_granted(&e, &c), 0);
+	/* Except whose entry it is: the kernel looked before it had the directory's lock. */
+	dir.mode |= S_ISVTX;
+	assert_int_equal(access_unlink(&e, &c), -EPERM);
+	c.uid = OWNER;
+	assert_int_equal(access_unlink(&e, &c), 0);
 }
 
 static const struct {

@@ -23,17 +23,27 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#endif
+
 #include "relay_fixture.h"
 
 #define CHUNK 96
-#define STEPS_MAX 20000
+#define STEPS_MAX 200000
 
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define STRIDE 23
-#define STORMS 300
+/* A sanitizer makes many instructions of one, and valgrind, which is what would be stepped, very many. */
+#if defined(__SANITIZE_THREAD__)
+#define STRIDE 3001
+#define STORMS 100
+#elif defined(__SANITIZE_ADDRESS__)
+#define STRIDE 307
+#define STORMS 200
 #else
 #define STRIDE 3
-#define STORMS 3000
+#define STORMS 2000
 #endif
 
 /*
@@ -254,6 +264,8 @@ static void every_instruction(bool write, bool sockets)
 	struct fixture f;
 	unsigned int n = 0;
 
+	if (RUNNING_ON_VALGRIND)
+		skip();
 	fixture_init(&f, write, sockets);
 	while (n < STEPS_MAX && !kill_after(&f, n))
 		n += STRIDE;
@@ -320,7 +332,7 @@ static void storm(bool write, bool sockets)
 		assert_true(WIFSIGNALED(status));
 		recover(&f);
 	}
-	assert_true(f.recovered > 0);
+	assert_true(atomic_load(&f.box->unique) > STORMS / 2);
 	print_message("# %d killed: %lu requests, %lu answered by the next worker\n", STORMS,
 		      (unsigned long)f.box->unique, (unsigned long)f.recovered);
 	fixture_deinit(&f);

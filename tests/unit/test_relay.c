@@ -410,7 +410,8 @@ static void test_answers_that_start_the_next_transfer(void **state)
 	unsigned char *sent = numbered(60000);
 
 	assert_int_equal(write(f->pipe[1], sent, 60000), 60000);
-	chain_left = 60000;
+	/* Without a ring each begins inside the one before. */
+	chain_left = without_ring ? 1000 : 60000;
 	f->a->io = (struct relay_io){
 		.unique = 1, .fd = f->pipe[0], .offset = -1, .len = 1, .done = next_in_chain
 	};

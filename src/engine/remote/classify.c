@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <linux/magic.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/statfs.h>
 #include <sys/sysmacros.h>
@@ -125,8 +126,12 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 
 bool close_may_wait(int fd, uint64_t own_dev)
 {
+	struct linger linger;
+	socklen_t len = sizeof(linger);
 	struct fd_facts facts;
 
+	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0)
+		return linger.l_onoff && linger.l_linger > 0;
 	if (classify_fd(fd, &facts) < 0)
 		return false;
 	return facts.slow && !(own_dev && facts.dev == own_dev);

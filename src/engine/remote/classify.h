@@ -52,7 +52,7 @@ int classify_fd(int fd, struct fd_facts *ret);
 /**
  * close_may_wait() - would close(2) of this descriptor perhaps wait for a file's server?
  * Closing a file flushes it, also when other descriptors of it remain; and nothing can end that wait, not even
- * SIGKILL. Closing anything else does not wait, nor does closing a file of @own_dev (0: none).
+ * SIGKILL. A socket may be told to linger. Closing anything else does not wait, nor does closing a file of @own_dev (0: none).
  */
 bool close_may_wait(int fd, uint64_t own_dev);
 
