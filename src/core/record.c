@@ -109,7 +109,7 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 		if (!kind)
 			return -EINVAL;
 	}
-	if (!shape_is_right(id, r, kind))
+	if (!shape_is_right(id, r, kind) || (id == 1 && kind != t->single))
 		return -EINVAL;
 	e = entry_new(t, kind, r->data, r->name_len);
 	if (!e)

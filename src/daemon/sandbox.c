@@ -39,8 +39,11 @@ static int keep_capabilities(bool privileged)
 			  CAP_DAC_OVERRIDE, -1) < 0)
 		return -EPERM;
 	if (capng_change_id((int)WORKER_ID, (int)WORKER_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0 &&
-	    capng_change_id(OVERFLOW_ID, OVERFLOW_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0)
-		return -EPERM;
+	    capng_change_id(OVERFLOW_ID, OVERFLOW_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0) {
+		/* A user namespace with one user: its root is an ordinary user outside, and stays who it is. */
+		if (capng_apply(CAPNG_SELECT_CAPS) < 0)
+			return -EPERM;
+	}
 	/* A change of user forgets it. If the keeper died just now, its channel tells. */
 	return prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 ? -errno : 0;
 }

@@ -284,7 +284,7 @@ static int make_fuse(struct worker *w)
 		.minor = w->snapshot->init_minor,
 		.flags = w->snapshot->init_flags,
 		.socket = w->config->socket,
-		.want_passthrough = w->hello->privileged,
+		.want_passthrough = w->hello->may_pass,
 		.agreed = agreed,
 		.ended = ended,
 		.ctx = w,

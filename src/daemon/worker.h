@@ -29,6 +29,8 @@ struct worker_hello {
 	uint32_t has_ring;
 	uint32_t keeper_pid;
 	uint32_t privileged;
+	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
+	uint32_t pad;
 	unsigned char ring_params[120];
 };
 

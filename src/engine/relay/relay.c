@@ -406,9 +406,10 @@ static void try_io(struct relay_io *io)
 	else
 		io_uring_prep_read(sqe, io->fd, s->data, (unsigned int)io->len, (__u64)io->offset);
 	sqe->user_data = name_of(IS_SLOT, (uint32_t)io->slot, (uint32_t)(s->progress >> 32));
-	if (io->regular)
+	/* A terminal does not look at the wish not to wait, even if it comes from io_uring itself. */
+	if (io->regular || io->plain)
 		sqe->flags |= IOSQE_ASYNC;
-	else if (!io->plain)
+	else
 		sqe->rw_flags = RWF_NOWAIT;
 	submit(r);
 }
