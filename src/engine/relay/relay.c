@@ -328,7 +328,8 @@ static void wait_io(struct relay_io *io)
 				finish(io, -ENOMEM);
 				return;
 			}
-			memcpy(io->copy, io->data, io->len);
+			/* From the slot: the caller's buffer may be another request's by now. */
+			memcpy(io->copy, io->slot >= 0 ? r->slots[io->slot].data : io->data, io->len);
 			io->data = io->copy;
 		}
 		slot = io->slot;

@@ -10,6 +10,8 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
+#include <stdio.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -29,6 +31,8 @@ static int open_thread(pid_t tid)
 int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_info)
 {
 	cleanup_fd int pidfd = open_thread(tid);
+	char path[32];
+	struct stat st;
 	int r;
 
 	if (pidfd < 0)
@@ -36,12 +40,21 @@ int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_in
 	r = proc_read(tid, ret_info);
 	if (r < 0)
 		return r;
-	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno != EPERM)
-		return -ESRCH;
 	if (ret_info->uid[3] != uid || ret_info->gid[3] != gid)
 		return -ESRCH;
 	if (uid != 0 && ret_info->cap_prm != 0)
 		return -EPERM;
+	/* One that its own user may not look into (it was set-user-ID) is not looked into for him. */
+	snprintf(path, sizeof(path), "/proc/%d", (int)tid);
+	if (uid != 0 && (stat(path, &st) < 0 || st.st_uid != uid))
+		return -EPERM;
 	r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	return r < 0 ? -errno : r;
+	if (r < 0)
+		return -errno;
+	/* Was it this thread all the while? An exec by another thread would have ended it. */
+	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno != EPERM) {
+		close(r);
+		return -ESRCH;
+	}
+	return r;
 }
