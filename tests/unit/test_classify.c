@@ -217,6 +217,8 @@ static void test_every_sort_of_descriptor(void **state)
 		struct fd_facts facts;
 		struct stat st;
 
+		if (fd < 0 && errno == ENOSYS)
+			continue; /* valgrind 3.19 knows no pidfd_open() */
 		assert_true(fd >= 0);
 		assert_int_equal(fstat(fd, &st), 0);
 		assert_int_equal(classify_fd(fd, &facts), 0);

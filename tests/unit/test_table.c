@@ -15,6 +15,7 @@
 #include <stdio.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include "fake_store.h"
@@ -117,6 +118,17 @@ static int marked(unsigned int mark)
 
 	assert_int_equal(ftruncate(fd, mark), 0);
 	return fd;
+}
+
+/* Where something runs us that does not know these calls (valgrind 3.19) there are no vaults. */
+static bool no_pidfd(void)
+{
+	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
+
+	if (fd < 0)
+		return errno == ENOSYS;
+	close(fd);
+	return false;
 }
 
 static int setup(void **state)
@@ -363,6 +375,8 @@ static void test_a_table_larger_than_a_process(void **state)
 	int sock[2], fd;
 	char c;
 
+	if (no_pidfd())
+		skip();
 	signal(SIGPIPE, SIG_IGN);
 	assert_int_equal(table_new(&t, 10), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
@@ -404,6 +418,8 @@ static void test_a_vault_that_was_killed(void **state)
 	char path[64], text[64];
 	FILE *f;
 
+	if (no_pidfd())
+		skip();
 	assert_int_equal(table_new(&t, 2), 0);
 	for (unsigned int i = 1; i <= 2; i++)
 		assert_int_equal(put(t, i, "x", marked(i)), 0);
@@ -432,7 +448,7 @@ static void test_a_tree_comes_back(void **state)
 	char name[16];
 	int fd;
 
-	table_store_init(&s, 30);
+	table_store_init(&s, no_pidfd() ? 1000 : 30);
 	t = table_store_tree(&s);
 	dir = tree_lookup(t->root, "box", 3);
 	for (unsigned int i = 0; i < 100; i++) {
