@@ -39,7 +39,7 @@ void entry_keep_fd(struct entry *e, int fd)
 {
 	if (e->fd >= 0) {
 		lru_del(e);
-		e->tree->close_fd(e->tree, e->fd);
+		e->tree->close_fd(e->tree, e->uid, e->fd);
 		e->fd = -1;
 	}
 	if (fd >= 0) {

@@ -79,7 +79,8 @@ struct limits {
 /**
  * struct tree - the folder as a whole.
  * @relay, @poller: for kinds; core only hands them on
- * @close_fd: closes a descriptor that may be somebody else's without ever blocking
+ * @close_fd: closes a descriptor that came from @uid, without ever blocking
+ * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
  * @reclaim: end removed entries that can be ended, since a limit is reached
@@ -94,7 +95,8 @@ struct tree {
 	struct store *store;
 	struct relay *relay;
 	struct poller *poller;
-	void (*close_fd)(struct tree *t, int fd);
+	void (*close_fd)(struct tree *t, uid_t uid, int fd);
+	bool (*barred)(struct tree *t, uid_t uid);
 	void (*attr_changed)(struct tree *t, const struct entry *e);
 	void (*names_changed)(struct tree *t);
 	void (*reclaim)(struct tree *t);

@@ -28,6 +28,7 @@
 #include <sys/signalfd.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/timerfd.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -36,6 +37,8 @@
 #define BACKOFF_MAX_MS 1000
 #define FDS_WANTED 524288
 #define EXIT_WAIT_MS 2000
+#define DYING_S 2
+#define STUCK_S 5
 #define UNMOUNT_LAZY 1u /* KSHARED_SHUTDOWN_LAZY */
 
 struct keeper {
@@ -51,10 +54,17 @@ struct keeper {
 	int shm_fd;
 	int ring_fd;
 	int signal_fd;
+	int timer_fd;
 	int channel;
 	void (*tell_ready)(void);
 	pid_t worker;
 	bool ready; /* the present worker serves */
+	bool killed; /* by us; it is dying */
+	bool silent; /* it has closed its end of the channel */
+	bool stuck; /* it was killed because it did not go on */
+	unsigned int stuck_s;
+	unsigned int dying_s;
+	uint64_t busy; /* the shared memory's at the last look */
 	bool served; /* some worker has */
 	bool mounted;
 	bool ending;
@@ -64,8 +74,10 @@ struct keeper {
 
 static void kill_worker(struct keeper *k)
 {
-	if (k->worker > 0)
-		kill(k->worker, SIGKILL);
+	if (k->worker <= 0)
+		return;
+	kill(k->worker, SIGKILL);
+	k->killed = true;
 }
 
 static int make_shm(struct keeper *k)
@@ -165,6 +177,7 @@ static int make_dir(struct config *c)
 
 static int make_signals(struct keeper *k)
 {
+	static const struct itimerspec second = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
 	sigset_t set;
 
 	sigemptyset(&set);
@@ -175,7 +188,10 @@ static int make_signals(struct keeper *k)
 	sigprocmask(SIG_BLOCK, &set, NULL);
 	signal(SIGPIPE, SIG_IGN);
 	k->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
-	return k->signal_fd < 0 ? -errno : 0;
+	k->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	if (k->signal_fd < 0 || k->timer_fd < 0 || timerfd_settime(k->timer_fd, 0, &second, NULL) < 0)
+		return -errno;
+	return 0;
 }
 
 /* Only there all of the numbers mean themselves. */
@@ -215,10 +231,11 @@ static int setup(struct keeper *k)
 	/* Before any thread is started, so that none of them takes a signal. */
 	r = make_signals(k);
 	if (r == 0)
-		r = table_new(&k->table,
-			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) / 10 * 9));
-	if (r == 0)
 		r = make_shm(k);
+	if (r == 0)
+		r = table_new(&k->table,
+			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) / 10 * 9),
+			      &k->shm->closing);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -330,7 +347,8 @@ static int start_worker(struct keeper *k)
 	}
 	k->channel = sock[0];
 	k->worker = pid;
-	k->ready = false;
+	k->ready = k->killed = k->silent = k->stuck = false;
+	k->stuck_s = k->dying_s = 0;
 	return 0;
 }
 
@@ -384,7 +402,7 @@ static void on_query(struct keeper *k, const void *bytes)
 		fd = table_borrow(k->table, q.id, &held);
 		reply(k, q.op, fd < 0 ? fd : 0, fd);
 		if (fd >= 0 && !held)
-			table_close(fd);
+			table_close(k->table, fd);
 		return;
 	case KEEP_READY:
 		k->ready = k->served = true;
@@ -457,7 +475,7 @@ static bool take_message(struct keeper *k)
 		kill_worker(k);
 	}
 	if (fd >= 0)
-		table_close(fd);
+		table_close(k->table, fd);
 	return true;
 }
 
@@ -479,7 +497,8 @@ static void worker_died(struct keeper *k, int status)
 		return;
 	}
 	k->head.restarts++;
-	k->shm->crashed = !killed;
+	/* One that did not go on has the request to blame that it was working on. */
+	k->shm->crashed = !killed || k->stuck;
 	if (!killed)
 		log_error("the worker ended by %s %d; starting another",
 			  WIFSIGNALED(status) ? "signal" : "itself with status",
@@ -532,19 +551,54 @@ static void on_signal(struct keeper *k)
 	}
 }
 
-/*
- * The worker has closed its end: it is dying or dead. Its exit can hang, when it holds a file of a hung server; its
- * transfers are over by then (the kernel ends those before it closes descriptors), so it need not be waited for.
- */
-static void hung_up(struct keeper *k)
+/* Of a process: its state's letter, and whether it was sent SIGKILL. */
+static char look_at(pid_t pid, bool *ret_dying)
 {
-	struct pollfd p = { .fd = k->signal_fd, .events = POLLIN };
+	unsigned long long pending = 0;
+	char path[32], line[128], state = 0;
+	FILE *f;
 
-	kill_worker(k);
-	if (poll(&p, 1, EXIT_WAIT_MS) > 0)
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f)) {
+		sscanf(line, "State: %c", &state);
+		sscanf(line, "ShdPnd: %llx", &pending);
+	}
+	if (f)
+		fclose(f);
+	*ret_dying = pending & 1ull << (SIGKILL - 1);
+	return state;
+}
+
+/*
+ * Once a second: is the worker all right? It never waits but for events, so one that is at one event for long is stuck, and is
+ * replaced. And one that is dying may hang in that: in a kernel worker's transfer, or closing a file of a hung server. It runs
+ * no instruction of ours any more, and the transfers that it leaves are known (engine/relay), so it need not be waited for.
+ */
+static void watch(struct keeper *k)
+{
+	uint64_t busy = k->shm->busy, count;
+	bool dying;
+	char state;
+
+	(void)!read(k->timer_fd, &count, sizeof(count));
+	state = look_at(k->worker, &dying);
+	if (k->killed || dying) {
+		if (state && state != 'Z' && ++k->dying_s >= DYING_S) {
+			log_error("worker %d does not end; it is left behind", (int)k->worker);
+			worker_died(k, SIGKILL);
+		}
 		return;
-	log_error("worker %d does not end; it is left behind", (int)k->worker);
-	worker_died(k, SIGKILL);
+	}
+	k->stuck_s = k->ready && k->hello.has_ring && busy && busy == k->busy && state != 'T' && state != 't' ?
+			     k->stuck_s + 1 :
+			     0;
+	k->busy = busy;
+	if (k->stuck_s < STUCK_S)
+		return;
+	log_error("the worker does not go on; replacing it");
+	k->stuck = true;
+	kill_worker(k);
 }
 
 static void loop(struct keeper *k)
@@ -552,15 +606,20 @@ static void loop(struct keeper *k)
 	while (!k->ending) {
 		struct pollfd p[] = {
 			{ .fd = k->signal_fd, .events = POLLIN },
-			{ .fd = k->channel, .events = POLLIN },
+			{ .fd = k->silent ? -1 : k->channel, .events = POLLIN },
+			{ .fd = k->timer_fd, .events = POLLIN },
 		};
 
-		if (poll(p, 2, -1) < 0)
+		if (poll(p, 3, -1) < 0)
 			continue;
-		if (p[1].revents && !take_message(k) && !p[0].revents)
-			hung_up(k);
+		if (p[1].revents && !take_message(k)) {
+			k->silent = true;
+			kill_worker(k);
+		}
 		if (p[0].revents)
 			on_signal(k);
+		if (p[2].revents && !k->ending)
+			watch(k);
 	}
 }
 
@@ -592,6 +651,7 @@ int keeper_run(struct config *c, char **argv, void (*ready)(void))
 		.shm_fd = -1,
 		.ring_fd = -1,
 		.signal_fd = -1,
+		.timer_fd = -1,
 		.channel = -1,
 		.tell_ready = ready,
 	};

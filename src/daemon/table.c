@@ -23,6 +23,7 @@
 
 #define OVERFLOW_ID 65534
 #define CLOSER_STACK_BYTES (64u << 10)
+#define VAULT_END_MS 1000
 
 struct vault {
 	pid_t pid; /* 0: none, the place is free */
@@ -48,6 +49,7 @@ struct table {
 	unsigned int nr_fds;
 	unsigned int max_fds;
 	int fuse_fd;
+	uint64_t *closing;
 	struct keep_done done[KEEP_DONE_MAX];
 	uint64_t nr_done; /* all that ever were */
 };
@@ -57,36 +59,53 @@ static size_t padded(size_t n)
 	return (n + 7) & ~(size_t)7;
 }
 
+struct close_job {
+	uint64_t *count;
+	int fd;
+};
+
 static void *closer(void *arg)
 {
-	close((int)(intptr_t)arg);
+	struct close_job c = *(struct close_job *)arg;
+
+	free(arg);
+	close_bounded(c.fd);
+	__atomic_sub_fetch(c.count, 1, __ATOMIC_RELAXED);
 	return NULL;
 }
 
-void table_close(int fd)
+void table_close(struct table *t, int fd)
 {
+	struct close_job *c;
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	if (!close_may_wait(fd, 0)) {
+	if (closing_of(fd, 0) == CLOSE_AT_ONCE) {
 		close(fd);
 		return;
 	}
 	/* A thread for each, so that one that hangs holds up no other. Without one the descriptor stays open. */
+	c = malloc(sizeof(*c));
+	if (!c)
+		return;
+	*c = (struct close_job){ .count = t->closing, .fd = fd };
+	__atomic_add_fetch(t->closing, 1, __ATOMIC_RELAXED);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, CLOSER_STACK_BYTES);
-	pthread_create(&thread, &attr, closer, (void *)(intptr_t)fd);
+	if (pthread_create(&thread, &attr, closer, c) != 0)
+		free(c);
 	pthread_attr_destroy(&attr);
 }
 
-int table_new(struct table **ret, unsigned int max_fds)
+int table_new(struct table **ret, unsigned int max_fds, uint64_t *closing)
 {
 	struct table *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return -ENOMEM;
 	t->max_fds = max_fds;
+	t->closing = closing;
 	t->fuse_fd = -1;
 	*ret = t;
 	return 0;
@@ -110,7 +129,7 @@ static void drop_fd(struct table *t, struct item *i)
 	if (i->fd < 0)
 		return;
 	if (i->vault < 0) {
-		table_close(i->fd);
+		table_close(t, i->fd);
 		t->nr_fds--;
 	} else {
 		struct vault *v = &t->vaults[i->vault];
@@ -134,6 +153,7 @@ static void drop_item(struct table *t, struct item *i)
 void table_free(struct table *t)
 {
 	struct item *i, *tmp;
+	int ms = 0;
 
 	if (!t)
 		return;
@@ -141,7 +161,9 @@ void table_free(struct table *t)
 		if (!t->vaults[k].pid)
 			continue;
 		kill(t->vaults[k].pid, SIGKILL);
-		waitpid(t->vaults[k].pid, NULL, 0);
+		/* One that holds files of a hung server ends when that does. */
+		while (waitpid(t->vaults[k].pid, NULL, WNOHANG) == 0 && ms++ < VAULT_END_MS)
+			usleep(1000);
 		end_vault(&t->vaults[k]);
 	}
 	HASH_ITER(hh, t->items, i, tmp)
@@ -156,7 +178,7 @@ static int by_number(const void *a, const void *b)
 }
 
 /* In the fork: keep the records' descriptors and nothing else; close what we are told to. */
-static _Noreturn void be_vault(const int *fds, size_t n, int command)
+static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int command)
 {
 	int next = 0, fd;
 
@@ -170,7 +192,7 @@ static _Noreturn void be_vault(const int *fds, size_t n, int command)
 		next = end + 1;
 	}
 	while (read(command, &fd, sizeof(fd)) == sizeof(fd))
-		table_close(fd);
+		table_close(t, fd);
 	_exit(0);
 }
 
@@ -203,7 +225,7 @@ static int split_off(struct table *t)
 	qsort(fds, n, sizeof(int), by_number);
 	pid = fork();
 	if (pid == 0)
-		be_vault(fds, n, pipefd[0]);
+		be_vault(t, fds, n, pipefd[0]);
 	close(pipefd[0]);
 	pidfd = pid > 0 ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
 	if (pidfd < 0) {
@@ -220,7 +242,7 @@ static int split_off(struct table *t)
 		if (i->fd < 0 || i->vault >= 0)
 			continue;
 		i->vault = place;
-		table_close(i->fd);
+		table_close(t, i->fd);
 	}
 	t->nr_fds = 0;
 	return 0;
@@ -394,7 +416,7 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd)
 		return fd;
 	r = register_backing(fuse_fd, fd);
 	if (!held)
-		table_close(fd);
+		table_close(t, fd);
 	if (r < 0)
 		return r;
 	i->backing = r;

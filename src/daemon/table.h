@@ -19,8 +19,13 @@
 
 struct table;
 
-/** table_new() - an empty table. @max_fds: split off when there are so many. Return: 0; -errno. */
-int table_new(struct table **ret, unsigned int max_fds);
+/**
+ * table_new() - an empty table.
+ * @max_fds: split off when there are so many
+ * @closing: in shared memory; counts the closes under way that may wait
+ * Return: 0; -errno.
+ */
+int table_new(struct table **ret, unsigned int max_fds, uint64_t *closing);
 
 /** table_free() - drop all records and end the vaults. */
 void table_free(struct table *t);
@@ -46,7 +51,7 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd);
 int table_snapshot(const struct table *t, int fd, struct keep_snapshot *head);
 
 /** table_close() - close a descriptor that may be somebody else's, without waiting for his server. */
-void table_close(int fd);
+void table_close(struct table *t, int fd);
 
 /** table_is_vault() - is @pid one of the vaults? Its death is a loss that must be said. */
 bool table_is_vault(const struct table *t, pid_t pid);

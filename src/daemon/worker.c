@@ -30,11 +30,21 @@
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
 #include <unistd.h>
+#include <uthash.h>
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
+#define CLOSING_MAX 256 /* closes under way that may hang */
+#define GIVEN_MIN 8 /* so many descriptors whose close may hang are anybody's right */
+
+/* Who has given descriptors whose close may hang, and how many. */
+struct giver {
+	uid_t uid;
+	uint64_t given;
+	UT_hash_handle hh;
+};
 
 struct worker {
 	const struct config *config;
@@ -49,6 +59,13 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
+	struct giver *givers;
+	uint64_t nr_closing;
+};
+
+struct close {
+	struct relay_call call;
+	struct worker *worker;
 };
 
 /* Without the keeper nothing true can be said any more. */
@@ -57,15 +74,79 @@ static void keeper_lost(void)
 	_exit(0);
 }
 
-/*
- * A descriptor whose close may wait is left open: a hung close would hang the loop, and in a thread or a kernel worker
- * our exit. The keeper closes its own copy; ours goes when this worker does. A file of the folder itself, which somebody
- * tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
- */
-static void close_fd(struct tree *t, int fd)
+static void closed(struct relay_call *call, int result)
 {
-	if (!close_may_wait(fd, t->dev))
+	struct close *c = (struct close *)call;
+
+	c->worker->nr_closing--;
+	free(c);
+}
+
+static struct giver *giver_of(struct worker *w, uid_t uid)
+{
+	struct giver *g;
+
+	HASH_FIND(hh, w->givers, &uid, sizeof(uid), g);
+	return g;
+}
+
+/* Have a kernel worker close it. Return: false: there is none. */
+static bool close_aside(struct worker *w, int fd)
+{
+	struct close *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return false;
+	c->call.done = closed;
+	c->worker = w;
+	if (relay_close(w->relay, &c->call, fd) < 0) {
+		free(c);
+		return false;
+	}
+	w->nr_closing++;
+	return true;
+}
+
+/*
+ * A descriptor whose close may hang must not be closed here: nothing would end that, not even SIGKILL. Kernel workers do
+ * it; when too many of those hang, it is left open, and goes when this worker does. A file of the folder itself, which
+ * somebody tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
+ */
+static void close_fd(struct tree *t, uid_t uid, int fd)
+{
+	struct worker *w = t->owner;
+	enum closing closing = closing_of(fd, t->dev);
+	struct giver *g;
+
+	if (closing == CLOSE_AT_ONCE) {
 		close(fd);
+		return;
+	}
+	if (closing == CLOSE_HANGS) {
+		g = giver_of(w, uid);
+		if (!g && (g = calloc(1, sizeof(*g)))) {
+			g->uid = uid;
+			HASH_ADD(hh, w->givers, uid, sizeof(g->uid), g);
+		}
+		if (g)
+			g->given++;
+	}
+	if (w->nr_closing < CLOSING_MAX && close_aside(w, fd))
+		return;
+	if (closing == CLOSE_LINGERS)
+		close_bounded(fd);
+}
+
+/* Those who brought hanging descriptors before may bring no more while too many hang. */
+static bool barred(struct tree *t, uid_t uid)
+{
+	struct worker *w = t->owner;
+	struct giver *g;
+
+	if (uid == 0 || uid == t->uid || w->nr_closing + w->shm->closing < CLOSING_MAX)
+		return false;
+	g = giver_of(w, uid);
+	return g && g->given >= GIVEN_MIN;
 }
 
 /* While removed entries wait to be let go by the kernel, look at them from time to time. */
@@ -114,12 +195,11 @@ static void wake(void *ctx, uint64_t handle)
 		fuse_wake(w->fuse, handle);
 }
 
-static void answer(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+static bool answer(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
 {
 	struct worker *w = ctx;
 
-	if (w->fuse)
-		fuse_answer(w->fuse, unique, write, data, bytes);
+	return w->fuse && fuse_answer(w->fuse, unique, write, data, bytes);
 }
 
 static void agreed(void *ctx, uint32_t minor, uint64_t flags)
@@ -263,6 +343,7 @@ static int make_tree(struct worker *w)
 		return r;
 	w->tree->owner = w;
 	w->tree->close_fd = close_fd;
+	w->tree->barred = barred;
 	w->tree->attr_changed = attr_changed;
 	w->tree->names_changed = names_changed;
 	w->tree->reclaim = reclaim;
@@ -345,6 +426,25 @@ static int start(struct worker *w)
 	return ctl_new(&w->ctl, &ctl);
 }
 
+/* As sd_event_loop(); the keeper sees in the shared memory whether we wait for events or work on one, and since when. */
+static int loop(struct worker *w)
+{
+	uint64_t beat = 0;
+	int r = 0;
+
+	while (r >= 0 && sd_event_get_state(w->event) != SD_EVENT_FINISHED) {
+		r = sd_event_prepare(w->event);
+		if (r == 0) {
+			__atomic_store_n(&w->shm->busy, 0, __ATOMIC_RELAXED);
+			r = sd_event_wait(w->event, UINT64_MAX);
+			__atomic_store_n(&w->shm->busy, ++beat, __ATOMIC_RELAXED);
+		}
+		if (r > 0)
+			r = sd_event_dispatch(w->event);
+	}
+	return r;
+}
+
 int worker_run(const struct config *c)
 {
 	struct worker w = { .config = c };
@@ -359,7 +459,7 @@ int worker_run(const struct config *c)
 	if (!c->foreground)
 		log_to_background("ksharedd");
 	keep_ready(w.keep);
-	r = sd_event_loop(w.event);
+	r = loop(&w);
 	if (r < 0)
 		log_error("worker: %s", strerror(-r));
 	ctl_free(w.ctl);
@@ -370,5 +470,6 @@ int worker_run(const struct config *c)
 	keep_free(w.keep);
 	sd_event_source_unref(w.sweep);
 	sd_event_unref(w.event);
+	HASH_CLEAR(hh, w.givers);
 	return r < 0;
 }

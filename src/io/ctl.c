@@ -254,7 +254,7 @@ void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_
 	if (r < 0)
 		answer->count = answer->body_len = 0;
 	if (rq.fd >= 0)
-		c->conf.tree->close_fd(c->conf.tree, rq.fd);
+		c->conf.tree->close_fd(c->conf.tree, cred->uid, rq.fd);
 	if (rq.out_fd >= 0 && !rq.out_borrowed)
 		close(rq.out_fd);
 }

@@ -36,7 +36,8 @@ static void drop(struct ctl_conn *c)
 	DL_DELETE(c->ctl->conns, c);
 	c->ctl->nr_conns--;
 	sd_event_source_unref(c->source);
-	close(c->fd);
+	/* What has not been received of it may hold sockets that linger. */
+	c->ctl->conf.tree->close_fd(c->ctl->conf.tree, c->cred.uid, c->fd);
 	free(c->groups);
 	free(c);
 }
@@ -69,7 +70,7 @@ static int identify(struct ctl_conn *c)
 }
 
 /* Take descriptors and credentials out of a packet. Return: 0; -EINVAL more than one descriptor, or cut. */
-static int unpack(struct tree *t, struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
+static int unpack(struct tree *t, uid_t uid, struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
 {
 	int r = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
 
@@ -88,7 +89,7 @@ static int unpack(struct tree *t, struct msghdr *m, int *ret_fd, struct ucred *r
 				if (*ret_fd < 0 && n == 1) {
 					*ret_fd = fd;
 				} else {
-					t->close_fd(t, fd);
+					t->close_fd(t, uid, fd);
 					r = -EINVAL;
 				}
 			}
@@ -129,10 +130,20 @@ static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
 	return sendmsg(c->fd, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 ? -errno : 0;
 }
 
+/* Has the next packet descriptors? Looked at without receiving them. */
+static bool brings_descriptors(int sock)
+{
+	char control[CMSG_SPACE(sizeof(struct ucred))];
+	struct msghdr m = { .msg_control = control, .msg_controllen = sizeof(control) };
+
+	return recvmsg(sock, &m, MSG_DONTWAIT | MSG_PEEK) >= 0 && (m.msg_flags & MSG_CTRUNC);
+}
+
 static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 {
 	struct ctl_conn *c = ctx;
 	struct ctl_answer *a = c->ctl->answer;
+	struct tree *t = c->ctl->conf.tree;
 	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
 	union {
 		struct cmsghdr h;
@@ -150,6 +161,14 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 	int fd = -1, r;
 	ssize_t n;
 
+	if (t->barred && t->barred(t, c->cred.uid) && brings_descriptors(sock)) {
+		a->result = -EBUSY;
+		a->count = a->body_len = 0;
+		a->fd = -1;
+		reply(c, 0, a);
+		drop(c);
+		return 0;
+	}
 	n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (n < 0 && (errno == EAGAIN || errno == EINTR))
 		return 0;
@@ -157,7 +176,7 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		drop(c);
 		return 0;
 	}
-	r = unpack(c->ctl->conf.tree, &m, &fd, &now);
+	r = unpack(t, c->cred.uid, &m, &fd, &now);
 	if (c->first.pid == -1)
 		c->first = now;
 	if ((size_t)n >= offsetof(struct ctl_request, size))
@@ -166,7 +185,7 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		r = -ESTALE;
 	if (r < 0) {
 		if (fd >= 0)
-			c->ctl->conf.tree->close_fd(c->ctl->conf.tree, fd);
+			t->close_fd(t, c->cred.uid, fd);
 		a->result = r;
 		a->count = a->body_len = 0;
 		a->fd = -1;
@@ -195,26 +214,28 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
 {
 	struct ctl *ctl = ctx;
-	cleanup_fd int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ctl_conn *c;
 	int on = 1;
 
-	if (fd < 0 || ctl->nr_conns >= CTL_CONNS_MAX)
+	if (fd < 0)
 		return 0;
-	c = calloc(1, sizeof(*c));
-	if (!c)
+	c = ctl->nr_conns < CTL_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
+	if (!c) {
+		ctl->conf.tree->close_fd(ctl->conf.tree, 0, fd);
 		return 0;
+	}
 	c->ctl = ctl;
 	c->fd = fd;
 	c->first.pid = -1;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
 	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
+		ctl->conf.tree->close_fd(ctl->conf.tree, c->cred.uid, fd);
 		free(c->groups);
 		free(c);
 		return 0;
 	}
-	take_fd(&fd);
 	DL_APPEND(ctl->conns, c);
 	ctl->nr_conns++;
 	return 0;

@@ -235,18 +235,16 @@ void fuse_names_changed(struct fuse *f)
 		send_bytes(f, 0, FUSE_NOTIFY_INC_EPOCH, NULL, 0);
 }
 
-void fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, uint32_t bytes)
+bool fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, uint32_t bytes)
 {
 	struct fuse_write_out out = { .size = bytes };
 
-	if (write) {
-		send_bytes(f, unique, 0, &out, sizeof(out));
-		return;
-	}
+	if (write)
+		return send_bytes(f, unique, 0, &out, sizeof(out)) == 0;
 	if (bytes > FUSE_BUFFER_BYTES)
 		bytes = FUSE_BUFFER_BYTES;
 	memcpy(f->out, data, bytes);
-	send_bytes(f, unique, 0, f->out, bytes);
+	return send_bytes(f, unique, 0, f->out, bytes) == 0;
 }
 
 static void forget(struct fuse *f, uint64_t id)

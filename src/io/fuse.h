@@ -58,8 +58,8 @@ void fuse_dispatch(struct fuse *f);
  */
 void fuse_handle(struct fuse *f, const void *bytes, size_t len);
 
-/** fuse_answer() - answer a transfer that an earlier worker had made; refused if nobody waits for it any more. */
-void fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, uint32_t bytes);
+/** fuse_answer() - answer a transfer that an earlier worker had made. Return: whether somebody waited for it. */
+bool fuse_answer(struct fuse *f, uint64_t unique, bool write, const void *data, uint32_t bytes);
 
 /** fuse_wake() - a poller shall ask again. */
 void fuse_wake(struct fuse *f, uint64_t handle);

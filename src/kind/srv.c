@@ -179,7 +179,8 @@ static int start_io(struct entry *e, struct request *rq, bool write)
 		.e = e,
 		.rq = rq,
 		.io = {
-			.unique = rq->id[1] | (rq->resent ? 1ULL << 63 : 0),
+			.unique = rq->id[1] | (rq->resent ? RELAY_AGAIN : 0),
+			.owner = e->uid == e->tree->uid ? 0 : e->uid,
 			.fd = fd,
 			.offset = file ? (int64_t)rq->offset : -1,
 			.data = rq->data,
@@ -226,10 +227,9 @@ static int parse_number(const char *text, size_t len)
 static int post_number(struct entry *e, struct request *rq)
 {
 	struct srv_priv *p = e->priv;
-	cleanup_fd int fd = -1;
 	struct proc_info info;
 	uint64_t entry;
-	int number, r;
+	int number, fd, r;
 
 	if (p->posted_ns)
 		return rq->resent && done_find(e->tree, rq, &r, &entry) ? (int)rq->len : -EBUSY;
@@ -242,14 +242,18 @@ static int post_number(struct entry *e, struct request *rq)
 		return -EOPNOTSUPP;
 	if (poster_word(rq->cred) != rq->word)
 		return -EPERM;
+	if (e->tree->barred && e->tree->barred(e->tree, rq->cred->uid))
+		return -EBUSY;
 	fd = take_fd_of(rq->cred->tid, rq->cred->uid, rq->cred->gid, number, &info);
 	if (fd < 0)
 		return fd;
 	r = adopt(e, fd, rq->cred, info.tgid, info.comm);
-	if (r < 0)
+	if (r < 0) {
+		e->tree->close_fd(e->tree, rq->cred->uid, fd);
 		return r;
+	}
 	entry_save(e, rq, fd);
-	entry_keep_fd(e, take_fd(&fd));
+	entry_keep_fd(e, fd);
 	return (int)rq->len;
 }
 

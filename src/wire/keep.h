@@ -100,14 +100,17 @@ struct keep_item {
 #define SHM_OPENS (1u << 18)
 #define SHM_POLLS (1u << 16)
 #define SHM_WRITERS (1u << 16) /* a handle's word has the place in its low 16 bits */
-#define SHM_SLOTS 64
+#define SHM_SLOTS 256
 #define SHM_SLOT_BYTES (1u << 18) /* largest proxied transfer */
 
 struct shm_slot {
 	uint64_t unique; /* the request that the transfer answers; 0: free */
 	uint64_t progress; /* step << 32 | bytes moved for good: one store says both */
+	uint64_t submitted; /* step << 32 | its place in the ring's submission queue */
 	uint32_t write;
-	uint32_t pad[11];
+	uint32_t owner; /* whose descriptor it is on */
+	uint32_t left; /* started by an earlier worker, which may still be dying */
+	uint32_t pad[7];
 	unsigned char data[SHM_SLOT_BYTES];
 };
 
@@ -124,7 +127,9 @@ struct shm {
 	uint64_t crashed; /* set by the keeper: the last worker died of a fault of its own, not by SIGKILL */
 	uint64_t poison; /* the request that it died of, and how often */
 	uint64_t poison_tries;
-	uint64_t pad[57];
+	uint64_t busy; /* 0: the worker waits for events; else another number at each event */
+	uint64_t closing; /* descriptors that the keeper and its vaults are closing now, each in a thread */
+	uint64_t pad[55];
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */

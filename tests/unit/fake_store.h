@@ -177,7 +177,7 @@ static inline int fake_store_restore(struct fake_store *s, struct tree *t)
 	return tree_restored(t);
 }
 
-static inline void fake_close_fd(struct tree *t, int fd)
+static inline void fake_close_fd(struct tree *t, uid_t uid, int fd)
 {
 	close(fd);
 }

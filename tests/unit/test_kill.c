@@ -202,7 +202,7 @@ static _Noreturn void child(struct fixture *f, bool stepped, bool more)
 	_exit(0);
 }
 
-static void recovered(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+static bool recovered(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
 {
 	struct fixture *f = ctx;
 
@@ -210,6 +210,7 @@ static void recovered(void *ctx, uint64_t unique, bool write, const void *data, 
 	assert_true(bytes <= CHUNK);
 	f->recovered++;
 	deliver(f->box, unique, (int)bytes, write ? NULL : data);
+	return true;
 }
 
 /* What the next worker does first. */

@@ -30,13 +30,12 @@ static void test_the_ring_is_borrowed(void **state)
 	rig_deinit(&rig);
 }
 
-static void test_what_is_there_is_read_at_once(void **state)
+static void test_what_is_there_is_read(void **state)
 {
 	struct fixture *f = *state;
 
 	put(f->pipe[1], "hello");
 	start_read(&f->rig, f->a, f->pipe[0], 100);
-	assert_int_equal(f->a->calls, 1);
 	expect_data(f, f->a, "hello");
 	put(f->sock[1], "there");
 	start_read(&f->rig, f->a, f->sock[0], 3);
@@ -367,6 +366,7 @@ static void test_giving_up(void **state)
 	expect_data(f, f->b, "next");
 
 	start_write(&f->rig, f->a, f->pipe[1], sent, 200000);
+	run_for(&f->rig, 30);
 	assert_int_equal(f->a->calls, 0);
 	relay_cancel(&f->a->io);
 	run_until(&f->rig, &f->a->calls, 1);
@@ -527,7 +527,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_the_ring_is_borrowed),
-		BOTH(test_what_is_there_is_read_at_once),
+		BOTH(test_what_is_there_is_read),
 		BOTH(test_what_is_not_there_is_waited_for),
 		BOTH(test_nonblock_gives_up_at_once),
 		BOTH(test_the_end_is_zero_bytes),

@@ -20,11 +20,13 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
+#define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
 {
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE };
+				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
+				       IORING_OP_CLOSE };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
 	struct io_uring ring;
 	int fd, r;
@@ -115,33 +117,6 @@ void relay_free(struct relay *r)
 int relay_fd(const struct relay *r)
 {
 	return r->epoll_fd < 0 ? r->ring.ring_fd : r->epoll_fd;
-}
-
-void relay_recover(struct relay *r,
-		   void (*answer)(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes), void *ctx)
-{
-	struct io_uring_cqe *cqe;
-
-	while (r->epoll_fd < 0 && io_uring_peek_cqe(&r->ring, &cqe) == 0) {
-		uint32_t index = (cqe->user_data >> 32) & 0xffffff, step = (uint32_t)cqe->user_data;
-
-		if (cqe->user_data >> 56 == IS_SLOT && index < r->nr_slots && cqe->res > 0) {
-			struct shm_slot *s = &r->slots[index];
-
-			if (s->unique && s->progress >> 32 == step)
-				s->progress = ((uint64_t)step + 1) << 32 |
-					      ((uint32_t)s->progress + (uint32_t)cqe->res);
-		}
-		io_uring_cqe_seen(&r->ring, cqe);
-	}
-	for (unsigned int i = 0; i < r->nr_slots; i++) {
-		struct shm_slot *s = &r->slots[i];
-		uint32_t bytes = (uint32_t)s->progress;
-
-		if (s->unique && bytes > 0 && bytes <= SHM_SLOT_BYTES)
-			answer(ctx, s->unique, s->write, s->data, bytes);
-		s->unique = 0;
-	}
 }
 
 static struct io_uring_sqe *get_sqe(struct relay *r)
@@ -257,29 +232,58 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w)
 
 static void try_io(struct relay_io *io);
 
+/* How many slots are for this owner's descriptors? A transfer on one of them may hang in the kernel and keep its slot. */
+static unsigned int nr_owned(const struct relay *r, uint32_t owner)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < r->nr_slots; i++)
+		n += r->slots[i].unique && r->slots[i].owner == owner;
+	return n;
+}
+
 /* May this transfer have a slot now? Files, which may take their time, have half of them at most. */
 static bool room_for(const struct relay *r, const struct relay_io *io)
 {
-	return r->nr_busy < r->nr_slots && !(io->regular && r->nr_files >= r->nr_slots / 2);
+	unsigned int share = r->nr_slots / SHARES ? r->nr_slots / SHARES : 1;
+
+	return r->nr_busy < r->nr_slots && !(io->regular && r->nr_files >= r->nr_slots / 2) &&
+	       !(io->owner && r->nr_busy >= share && nr_owned(r, io->owner) >= share);
 }
 
-/* Give a slot up, and let the next one have it who may. */
+static struct relay_io *next_queued(const struct relay *r)
+{
+	struct relay_io *io;
+
+	DL_FOREACH (r->queue, io)
+		if (room_for(r, io))
+			return io;
+	return NULL;
+}
+
+/* A slot has become free. What that starts may end at once and come here again: the outer loop goes on with it. */
+static void run_queue(struct relay *r)
+{
+	struct relay_io *io;
+
+	if (r->running)
+		return;
+	r->running = true;
+	while ((io = next_queued(r))) {
+		DL_DELETE(r->queue, io);
+		io->queued = false;
+		try_io(io);
+	}
+	r->running = false;
+}
+
 static void free_slot(struct relay *r, int slot, bool file)
 {
-	struct relay_io *next;
-
 	r->slots[slot].unique = 0;
 	r->slot_io[slot] = NULL;
 	r->nr_busy--;
 	r->nr_files -= file;
-	DL_FOREACH (r->queue, next) {
-		if (!room_for(r, next))
-			continue;
-		DL_DELETE(r->queue, next);
-		next->queued = false;
-		try_io(next);
-		return;
-	}
+	run_queue(r);
 }
 
 static void finish(struct relay_io *io, int result)
@@ -353,7 +357,7 @@ static bool take_slot(struct relay_io *io)
 		return true;
 	if (!room_for(r, io))
 		return false;
-	for (i = 0; r->slot_io[i];)
+	for (i = 0; r->slot_io[i] || r->slots[i].left;)
 		i++;
 	s = &r->slots[i];
 	r->slot_io[i] = io;
@@ -363,6 +367,7 @@ static bool take_slot(struct relay_io *io)
 	/* Steps go on from the last transfer's: a completion of that one, however late, is not taken for ours. */
 	s->progress = ((s->progress >> 32) + 1) << 32;
 	s->write = io->write;
+	s->owner = io->owner;
 	if (io->write)
 		memcpy(s->data, io->data, io->len);
 	__atomic_store_n(&s->unique, io->unique, __ATOMIC_RELEASE);
@@ -407,11 +412,14 @@ static void try_io(struct relay_io *io)
 	else
 		io_uring_prep_read(sqe, io->fd, s->data, (unsigned int)io->len, (__u64)io->offset);
 	sqe->user_data = name_of(IS_SLOT, (uint32_t)io->slot, (uint32_t)(s->progress >> 32));
-	/* A terminal does not look at the wish not to wait, even if it comes from io_uring itself. */
-	if (io->regular || io->plain)
-		sqe->flags |= IOSQE_ASYNC;
-	else
+	/*
+	 * Always in a kernel worker: who was told not to wait still waits for a pipe's mutex or a socket's lock, and another
+	 * process holds those while it copies from a page that never comes. A terminal does not even look at the wish.
+	 */
+	sqe->flags |= IOSQE_ASYNC;
+	if (!io->regular && !io->plain)
 		sqe->rw_flags = RWF_NOWAIT;
+	s->submitted = s->progress >> 32 << 32 | (r->ring.sq.sqe_tail - 1);
 	submit(r);
 }
 
@@ -433,21 +441,6 @@ static void try_plain(struct relay_io *io)
 		try_io(io);
 	else
 		wait_io(io);
-}
-
-/* Put what the kernel moved on record: before the completion leaves the ring. Return: whose it is, or NULL. */
-static struct relay_io *record(struct relay *r, uint32_t index, uint32_t step, int res)
-{
-	struct relay_io *io = index < r->nr_slots ? r->slot_io[index] : NULL;
-	struct shm_slot *s = &r->slots[index];
-
-	if (!io || s->progress >> 32 != step)
-		return NULL;
-	if (res > 0)
-		__atomic_store_n(&s->progress,
-				 ((uint64_t)step + 1) << 32 | ((uint32_t)s->progress + (uint32_t)res),
-				 __ATOMIC_RELEASE);
-	return io;
 }
 
 static void go_on(struct relay_io *io, int res)
@@ -477,11 +470,55 @@ static void go_on(struct relay_io *io, int res)
 
 void relay_transferred(struct relay_io *io, int res)
 {
-	struct relay *r = io->relay;
-	uint32_t slot = (uint32_t)io->slot;
-
-	record(r, slot, (uint32_t)(r->slots[slot].progress >> 32), res);
+	relay_record(&io->relay->slots[io->slot], res);
 	go_on(io, res);
+}
+
+/* Is this the request of a transfer that an earlier process has started? Then go on with that. */
+static bool adopt(struct relay_io *io)
+{
+	struct relay *r = io->relay;
+	struct shm_slot *s;
+
+	io->slot = relay_find_left(r, io->unique);
+	if (io->slot < 0)
+		return false;
+	s = &r->slots[io->slot];
+	s->unique = io->unique;
+	r->slot_io[io->slot] = io;
+	r->nr_files += io->regular;
+	if (s->left == LEFT_ENDED) {
+		s->left = 0;
+		r->nr_left--;
+		finish(io, (int)(uint32_t)s->progress);
+	}
+	return true;
+}
+
+/* A transfer's completion: on record before it leaves the ring. */
+static void on_slot(struct relay *r, struct io_uring_cqe *cqe, uint32_t index, uint32_t step, int res)
+{
+	struct shm_slot *s = &r->slots[index];
+	struct relay_io *io;
+	bool left;
+
+	if (index >= r->nr_slots || !s->unique || s->progress >> 32 != step) {
+		io_uring_cqe_seen(&r->ring, cqe);
+		return;
+	}
+	relay_record(s, res);
+	io_uring_cqe_seen(&r->ring, cqe);
+	io = r->slot_io[index];
+	left = s->left;
+	if (left && !io) {
+		if (relay_left_ended(r, s))
+			run_queue(r);
+		return;
+	}
+	r->nr_left -= left;
+	s->left = 0;
+	if (io)
+		go_on(io, res);
 }
 
 void relay_start(struct relay *r, struct relay_io *io)
@@ -493,7 +530,8 @@ void relay_start(struct relay *r, struct relay_io *io)
 	io->wait.index = 0;
 	if (io->len > SHM_SLOT_BYTES)
 		io->len = SHM_SLOT_BYTES;
-	try_io(io);
+	if (!r->nr_left || !adopt(io))
+		try_io(io);
 }
 
 void relay_cancel(struct relay_io *io)
@@ -568,6 +606,16 @@ int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uin
 	return start_call(r, c, sqe);
 }
 
+int relay_close(struct relay *r, struct relay_call *c, int fd)
+{
+	struct io_uring_sqe *sqe = r->epoll_fd < 0 ? get_sqe(r) : NULL;
+
+	if (!sqe)
+		return -EAGAIN;
+	io_uring_prep_close(sqe, fd);
+	return start_call(r, c, sqe);
+}
+
 void relay_dispatch(struct relay *r)
 {
 	struct io_uring_cqe *cqe;
@@ -588,11 +636,7 @@ void relay_dispatch(struct relay *r)
 		bool more = cqe->flags & IORING_CQE_F_MORE;
 
 		if (name >> 56 == IS_SLOT) {
-			struct relay_io *io = record(r, index, step, res);
-
-			io_uring_cqe_seen(&r->ring, cqe);
-			if (io)
-				go_on(io, res);
+			on_slot(r, cqe, index, step, res);
 			continue;
 		}
 		io_uring_cqe_seen(&r->ring, cqe);

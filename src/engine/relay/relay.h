@@ -2,15 +2,16 @@
 /*
  * relay.h - reading, writing and polling somebody else's descriptors, without ever waiting, exactly once.
  *
- * Theory of operation. Every call goes through one io_uring, so that a descriptor that blocks (a pipe without data, a terminal,
- * a file that must come from a disk) blocks a kernel worker and not the event loop. A file of a network file system or of another
- * FUSE server must not come here: a transfer on it may hang for ever, and our exit with it.
+ * Theory of operation. Every call goes through one io_uring and is carried out by a kernel worker, never in the event loop: a
+ * terminal, a disk, even a pipe of which another process holds the mutex while it faults on a page that does not come, may
+ * keep it for ever. Therefore one owner's descriptors may occupy only a part of the slots. A file of a network file system
+ * or of another FUSE server must not come here.
  *
  * A process may be killed between the system call that took bytes out of a stream and the reply that
  * delivers them; then the bytes are lost, or, when the request is made again, moved twice. So a transfer runs in a slot of memory
  * that outlives the process, and so do the ring's completion queue and the ring itself, which the keeper holds open:
  *
- *	take slot: progress = a new step, 0 bytes; unique = U		(1)
+ *	take slot: progress = a new step, 0 bytes; unique = U; submitted = the step, the place in the queue	(1)
  *	the kernel moves bytes and posts the completion (slot, step)	(2) one system call: no kill in between
  *	progress = the next step, n bytes				(3) one store
  *	completion consumed						(4)
@@ -21,6 +22,10 @@
  * and does 3. Between 3 and 4: the completion's step is not the slot's: ignored. After 3 and before 6: relay_recover() answers U;
  * if 5 had happened, nobody waits for U any more and the answer is refused. The order of the stores
  * needs no barrier beyond the compiler's: the reader is a later process, and the first one's death orders them.
+ *
+ * A process whose kernel workers hang cannot end, and its successor does not wait for it. The slot of such a transfer is known
+ * by this: its place in the submission queue was consumed, and no completion bears its step. It stays as it is; the
+ * request, when it is sent again, waits for that very transfer.
  *
  * Waiting for readiness holds no slot, so any number of callers may wait.
  *
@@ -65,9 +70,10 @@ void relay_dispatch(struct relay *r);
 
 /**
  * relay_recover() - finish what an earlier process left; once, before anything is started.
- * @answer: called for each transfer that did move bytes: @data and @bytes read, or for a write @bytes taken
+ * @answer: called for each transfer that did move bytes: @data and @bytes read, or for a write @bytes taken; later, too, for
+ *	those that the kernel still works on. It returns whether somebody was waiting; if not, the bytes stay for who asks again.
  */
-void relay_recover(struct relay *r, void (*answer)(void *ctx, uint64_t unique, bool write, const void *data,
+void relay_recover(struct relay *r, bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data,
 						    uint32_t bytes),
 		   void *ctx);
 
@@ -97,7 +103,8 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w);
 
 /**
  * struct relay_io - one transfer; owned by the caller until @done.
- * @unique: names it in the slot
+ * @unique: names it in the slot; with RELAY_AGAIN if it was sent before, to an earlier process
+ * @owner: whose descriptor it is, for his share of the slots; 0: no limit
  * @fd: stays open until @done
  * @offset: -1: a stream
  * @nonblock: -EAGAIN rather than wait
@@ -109,6 +116,7 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w);
  */
 struct relay_io {
 	uint64_t unique;
+	uint32_t owner;
 	int fd;
 	int64_t offset;
 	const void *data;
@@ -131,6 +139,8 @@ struct relay_io {
 	struct relay_io *prev, *next;
 };
 
+#define RELAY_AGAIN (1ULL << 63)
+
 /** relay_start() - begin a transfer; @io->done is called exactly once, perhaps before this returns. */
 void relay_start(struct relay *r, struct relay_io *io);
 
@@ -150,5 +160,8 @@ int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only);
 
 /** relay_fallocate() - fallocate(2). Return: 0, @c->done follows; -errno. */
 int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len);
+
+/** relay_close() - close a descriptor whose close may hang. Return: 0, @c->done follows; -errno: it is still open. */
+int relay_close(struct relay *r, struct relay_call *c, int fd);
 
 #endif

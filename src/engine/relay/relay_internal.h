@@ -11,6 +11,9 @@
 
 enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CALL };
 
+/* Of a slot: an earlier process started its transfer, and the kernel still works on it, or has ended it since. */
+enum { LEFT_RUNNING = 1, LEFT_ENDED };
+
 struct relay_item {
 	void *who;
 	uint32_t generation;
@@ -32,7 +35,11 @@ struct relay {
 	uint32_t free_item;
 	uint32_t first_generation; /* differs from an earlier process's, whose completions may still come */
 	struct relay_io *queue; /* wait for a slot */
+	unsigned int nr_left; /* slots of an earlier process's transfers */
+	bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes);
+	void *ctx;
 	bool reaping;
+	bool running;
 };
 
 /** name_of() - a completion's name: what it is of, its index, its step or generation. */
@@ -46,6 +53,18 @@ int relay_take_item(struct relay *r, void *who, uint32_t *ret);
 
 /** relay_drop_item() - it is waited for no longer. */
 void relay_drop_item(struct relay *r, uint32_t i);
+
+/**
+ * relay_record() - put on record what one completion says: @res bytes moved, or -errno.
+ * The step goes on in any case, so that this completion is not counted again.
+ */
+void relay_record(struct shm_slot *s, int res);
+
+/** relay_left_ended() - a transfer that an earlier process had started is on record as ended. Return: is its slot free? */
+bool relay_left_ended(struct relay *r, struct shm_slot *s);
+
+/** relay_find_left() - the slot of an earlier process's transfer for this request. Return: its index; -1: none. */
+int relay_find_left(const struct relay *r, uint64_t unique);
 
 /** relay_transferred() - one attempt at @io's transfer has ended with @res: bytes or -errno. */
 void relay_transferred(struct relay_io *io, int res);

@@ -17,6 +17,8 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define SERIAL_MINOR 64 /* of major 4; those below are virtual consoles */
+
 /*
  * File systems whose files are bytes and nothing else. Of any other, opening or reading a file may be an act with the
  * rights of whoever does it (/proc/PID/mem is another process's memory if it is opened by one who may), or may wait for a
@@ -114,6 +116,8 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 		strcpy(ret->what, "tty");
 		/* /dev/tty and /dev/ptmx, opened again, are another terminal. */
 		ret->reopen = major != 5 && on_plain_fs(st);
+		/* A serial line is closed when it has sent what it was given. */
+		ret->slow = major == 4 && st->stx_rdev_minor >= SERIAL_MINOR;
 		return;
 	}
 	strcpy(ret->what, "device");
@@ -124,17 +128,32 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	}
 }
 
-bool close_may_wait(int fd, uint64_t own_dev)
+static bool lingers(int fd)
 {
 	struct linger linger;
 	socklen_t len = sizeof(linger);
-	struct fd_facts facts;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0)
-		return linger.l_onoff && linger.l_linger > 0;
+	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger > 0;
+}
+
+enum closing closing_of(int fd, uint64_t own_dev)
+{
+	struct fd_facts facts;
+	int domain;
+	socklen_t len = sizeof(domain);
+
+	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0)
+		return domain == AF_UNIX || lingers(fd) ? CLOSE_LINGERS : CLOSE_AT_ONCE;
 	if (classify_fd(fd, &facts) < 0)
-		return false;
-	return facts.slow && !(own_dev && facts.dev == own_dev);
+		return CLOSE_AT_ONCE;
+	return facts.slow && !(own_dev && facts.dev == own_dev) ? CLOSE_HANGS : CLOSE_AT_ONCE;
+}
+
+void close_bounded(int fd)
+{
+	if (lingers(fd))
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1 }, sizeof(struct linger));
+	close(fd);
 }
 
 int classify_fd(int fd, struct fd_facts *ret)

@@ -49,11 +49,21 @@ struct fd_facts {
  */
 int classify_fd(int fd, struct fd_facts *ret);
 
+/* What close(2) of a descriptor may do. */
+enum closing {
+	CLOSE_AT_ONCE,
+	CLOSE_LINGERS, /* perhaps wait for a peer, if it is the last of this socket */
+	CLOSE_HANGS, /* perhaps wait for a file's server, always; nothing ends that, not even SIGKILL */
+};
+
 /**
- * close_may_wait() - would close(2) of this descriptor perhaps wait for a file's server?
- * Closing a file flushes it, also when other descriptors of it remain; and nothing can end that wait, not even
- * SIGKILL. A socket may be told to linger. Closing anything else does not wait, nor does closing a file of @own_dev (0: none).
+ * closing_of() - what would close(2) of this descriptor do?
+ * Closing a file flushes it, also when other descriptors of it remain. A socket may be told to linger, and so may one that waits
+ * inside a UNIX socket to be received. A file of @own_dev (0: none) is closed at once.
  */
-bool close_may_wait(int fd, uint64_t own_dev);
+enum closing closing_of(int fd, uint64_t own_dev);
+
+/** close_bounded() - close(2), in a thread that may wait; one that lingers does so for a second at most. */
+void close_bounded(int fd);
 
 #endif
