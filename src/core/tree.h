@@ -89,6 +89,7 @@ struct limits {
  * @passthrough: the kernel can serve files itself
  * @uid, @gid: who runs the daemon
  * @single: as in struct tree_conf
+ * @entries, @bytes: of all users; bytes of each up to his limit
  */
 struct tree {
 	struct store *store;
@@ -294,7 +295,13 @@ unsigned int access_wanted(int oflags);
  */
 int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 
-/** quota_force() - as quota_charge(), but beyond any limit: for what exists already. */
+/** quota_check() - would quota_charge() give it, as things are? Return: 0; -EDQUOT; -ENOSPC. */
+int quota_check(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/**
+ * quota_force() - as quota_charge(), but beyond any limit: for what exists already.
+ * Bytes beyond the user's limit do not count for the folder.
+ */
 void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 
 /** quota_release() - give room back. */
@@ -308,8 +315,9 @@ void quota_free(struct tree *t);
 
 /**
  * entry_recharge() - an entry's size is now @bytes: charge or release the difference.
+ * @bytes: above 64 TiB it counts as so much
  * @force: it has that size already
- * Return: 0; -EDQUOT; -ENOSPC.
+ * Return: 0; -EDQUOT; -ENOSPC; -ENOMEM.
  */
 int entry_recharge(struct entry *e, uint64_t bytes, bool force);
 
