@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * quota.c - how many entries and how many bytes each user has, and the limits.
+ * quota.c - how many entries, bytes and open handles each user has, and the limits.
  *
  * An entry is charged to its owner from its making until it ends for good, an orphan still included: what
  * is open is in use. Bytes are sizes, not pages touched: a size is a promise of memory.
@@ -20,6 +20,7 @@ struct uid_use {
 	uid_t uid;
 	uint64_t entries;
 	uint64_t bytes;
+	uint32_t handles;
 	UT_hash_handle hh;
 };
 
@@ -96,6 +97,14 @@ void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 		set_use(t, u, u->entries + entries, u->bytes + bytes);
 }
 
+static void drop_unused(struct tree *t, struct uid_use *u)
+{
+	if (u->entries || u->bytes || u->handles)
+		return;
+	HASH_DEL(t->uses, u);
+	free(u);
+}
+
 void quota_release(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 {
 	struct uid_use *u = find_use(t, uid, false);
@@ -105,10 +114,38 @@ void quota_release(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 	/* Less was charged than is given back if there was no memory for an account. */
 	set_use(t, u, u->entries - (entries < u->entries ? entries : u->entries),
 		u->bytes - (bytes < u->bytes ? bytes : u->bytes));
-	if (u->entries == 0 && u->bytes == 0) {
-		HASH_DEL(t->uses, u);
-		free(u);
-	}
+	drop_unused(t, u);
+}
+
+int quota_handle(struct tree *t, uid_t uid)
+{
+	struct uid_use *u = find_use(t, uid, true);
+
+	if (!u)
+		return -ENOMEM;
+	if (u->handles >= SHM_WRITERS_UID && uid != 0 && uid != t->uid)
+		return -ENFILE;
+	u->handles++;
+	return 0;
+}
+
+void quota_handle_force(struct tree *t, uid_t uid)
+{
+	struct uid_use *u = find_use(t, uid, true);
+
+	if (u)
+		u->handles++;
+}
+
+void quota_handle_release(struct tree *t, uid_t uid)
+{
+	struct uid_use *u = find_use(t, uid, false);
+
+	if (!u)
+		return;
+	if (u->handles)
+		u->handles--;
+	drop_unused(t, u);
 }
 
 void quota_get(struct tree *t, uid_t uid, uint64_t *entries, uint64_t *bytes)

@@ -307,6 +307,18 @@ void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 /** quota_release() - give room back. */
 void quota_release(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 
+/**
+ * quota_handle() - one more handle for a user, of a quarter of those that there are; root and who runs the daemon have no limit.
+ * Return: 0; -ENFILE he has his share; -ENOMEM.
+ */
+int quota_handle(struct tree *t, uid_t uid);
+
+/** quota_handle_force() - count a handle that is open already. */
+void quota_handle_force(struct tree *t, uid_t uid);
+
+/** quota_handle_release() - a handle of his is no more. */
+void quota_handle_release(struct tree *t, uid_t uid);
+
 /** quota_get() - a user's use. */
 void quota_get(struct tree *t, uid_t uid, uint64_t *entries, uint64_t *bytes);
 
@@ -325,7 +337,7 @@ int entry_recharge(struct entry *e, uint64_t bytes, bool force);
 
 /**
  * writers_open() - note a handle that is opened; chooses rq->word.
- * Return: 0; -ENFILE too many; -ENOMEM.
+ * Return: 0; -ENFILE too many, of this user or in all; -ENOMEM.
  */
 int writers_open(struct entry *e, struct request *rq);
 

@@ -204,6 +204,22 @@ static void test_an_entry_that_grows_and_shrinks(void **state)
 	quota_free(&t);
 }
 
+static void test_open_handles_keep_an_account(void **state)
+{
+	struct tree t = new_tree();
+
+	assert_int_equal(quota_handle(&t, 1), 0);
+	quota_handle_force(&t, 1);
+	assert_int_equal(quota_charge(&t, 1, 1, 10), 0);
+	quota_release(&t, 1, 1, 10);
+	quota_handle_release(&t, 1);
+	assert_non_null(t.uses);
+	quota_handle_release(&t, 1);
+	assert_null(t.uses);
+	quota_handle_release(&t, 1);
+	assert_null(t.uses);
+}
+
 static void test_refusals_leave_no_account(void **state)
 {
 	struct tree t = new_tree();
@@ -230,6 +246,7 @@ int main(void)
 		cmocka_unit_test(test_asking_whether_there_is_room_takes_none),
 		cmocka_unit_test(test_as_many_huge_entries_as_there_can_be),
 		cmocka_unit_test(test_an_entry_that_grows_and_shrinks),
+		cmocka_unit_test(test_open_handles_keep_an_account),
 		cmocka_unit_test(test_refusals_leave_no_account),
 	};
 
