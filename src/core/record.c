@@ -121,7 +121,6 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 	e->slot = r->slot;
 	e->pos = r->pos;
 	e->parent_id = r->parent;
-	e->charged_bytes = r->charged_bytes;
 	e->btime_ns = r->btime_ns;
 	e->mtime_ns = r->mtime_ns;
 	e->ctime_ns = r->ctime_ns;
@@ -134,8 +133,10 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 	e->has_fd = has_fd;
 	memcpy(e->priv, r->data + r->name_len, r->priv_len);
 	HASH_ADD(by_id, t->ids, id, sizeof(e->id), e);
-	if (id != 1)
-		quota_force(t, e->uid, 1, e->charged_bytes);
+	if (id != 1) {
+		quota_force(t, e->uid, 1, 0);
+		entry_recharge(e, r->charged_bytes, true);
+	}
 	return 0;
 }
 

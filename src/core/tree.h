@@ -90,6 +90,7 @@ struct limits {
  * @passthrough: the kernel can serve files itself
  * @uid, @gid: who runs the daemon
  * @single: as in struct tree_conf
+ * @entries, @bytes: of all users; bytes of each up to his limit
  */
 struct tree {
 	struct store *store;
@@ -296,11 +297,29 @@ unsigned int access_wanted(int oflags);
  */
 int quota_charge(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 
-/** quota_force() - as quota_charge(), but beyond any limit: for what exists already. */
+/** quota_check() - would quota_charge() give it, as things are? Return: 0; -EDQUOT; -ENOSPC. */
+int quota_check(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/**
+ * quota_force() - as quota_charge(), but beyond any limit: for what exists already.
+ * Bytes beyond the user's limit do not count for the folder.
+ */
 void quota_force(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
 
 /** quota_release() - give room back. */
 void quota_release(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes);
+
+/**
+ * quota_handle() - one more handle for a user, of a quarter of those that there are; root and who runs the daemon have no limit.
+ * Return: 0; -ENFILE he has his share; -ENOMEM.
+ */
+int quota_handle(struct tree *t, uid_t uid);
+
+/** quota_handle_force() - count a handle that is open already. */
+void quota_handle_force(struct tree *t, uid_t uid);
+
+/** quota_handle_release() - a handle of his is no more. */
+void quota_handle_release(struct tree *t, uid_t uid);
 
 /** quota_get() - a user's use. */
 void quota_get(struct tree *t, uid_t uid, uint64_t *entries, uint64_t *bytes);
@@ -310,8 +329,9 @@ void quota_free(struct tree *t);
 
 /**
  * entry_recharge() - an entry's size is now @bytes: charge or release the difference.
+ * @bytes: above 64 TiB it counts as so much
  * @force: it has that size already
- * Return: 0; -EDQUOT; -ENOSPC.
+ * Return: 0; -EDQUOT; -ENOSPC; -ENOMEM.
  */
 int entry_recharge(struct entry *e, uint64_t bytes, bool force);
 
@@ -319,7 +339,7 @@ int entry_recharge(struct entry *e, uint64_t bytes, bool force);
 
 /**
  * writers_open() - note a handle that is opened; chooses rq->word.
- * Return: 0; -ENFILE too many; -ENOMEM.
+ * Return: 0; -ENFILE too many, of this user or in all; -ENOMEM.
  */
 int writers_open(struct entry *e, struct request *rq);
 

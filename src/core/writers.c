@@ -6,6 +6,9 @@
  * own. And the kernel checks a memfd's seals against the file that is mapped, which for a handle of the mount is not the memfd; so
  * nobody may seal against writing while such a handle is open. The list is in the shared memory. A handle's word is made of the opening
  * request's number and its place in the list: an opening that is sent again finds its own place.
+ *
+ * A place is charged to who opened the handle, so that no user has them all; whose it is stands in it before its word does, so a
+ * worker that begins counts what there is, wherever its predecessor died.
  */
 #include <core/tree.h>
 #include <errno.h>
@@ -24,6 +27,8 @@ static int list_free(struct tree *t)
 	for (uint32_t i = SHM_WRITERS; i-- > 0;)
 		if (!shm->writers[i].word)
 			t->free_writers[t->nr_free_writers++] = i;
+		else
+			quota_handle_force(t, shm->writers[i].uid);
 	return 0;
 }
 
@@ -53,9 +58,13 @@ int writers_open(struct entry *e, struct request *rq)
 	}
 	if (t->nr_free_writers == 0)
 		return -ENFILE;
+	r = quota_handle(t, rq->cred->uid);
+	if (r < 0)
+		return r;
 	place = t->free_writers[--t->nr_free_writers];
 	rq->word = request << PLACE_BITS | place;
 	shm->writers[place].entry = e->id;
+	shm->writers[place].uid = rq->cred->uid;
 	__atomic_store_n(&shm->writers[place].word, rq->word, __ATOMIC_RELEASE);
 	return 0;
 }
@@ -68,8 +77,10 @@ void writers_close(struct tree *t, uint64_t word)
 	if (!word || w->word != word)
 		return;
 	__atomic_store_n(&w->word, 0, __ATOMIC_RELEASE);
-	if (t->free_writers)
-		t->free_writers[t->nr_free_writers++] = place;
+	if (!t->free_writers)
+		return;
+	t->free_writers[t->nr_free_writers++] = place;
+	quota_handle_release(t, w->uid);
 }
 
 bool writers_any(const struct entry *e)

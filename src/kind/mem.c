@@ -4,9 +4,13 @@
  *
  * The memfd carries the entry's owner and mode, so that whoever gets a read-only descriptor cannot open it again
  * for writing through /proc. Where the kernel can, it serves opened objects from the memfd itself, so
- * the mount and the library see one memory. A size is charged when it passes here; a write past the end of an
- * opened object does not pass here and is charged when next looked at, and an object that has outgrown
- * its owner's limit so is sealed against growing.
+ * the mount and the library see one memory.
+ *
+ * A size is charged when it passes here. A write past the end of an opened object and ftruncate() of a descriptor that was given
+ * out do not: that growth is charged when next looked at, as if it had been asked for. What would have been refused
+ * cannot be undone, so the object is sealed against growing. Beyond its owner's limit it counts for him alone (core/quota.c);
+ * what only the folder has no room for counts with the memory that it has, not with a size that cost nothing. So nobody takes
+ * more of the folder by growing unasked than his limit, and who has no limit no more than the memory that is filled.
  */
 #include <base/cleanup.h>
 #include <core/tree.h>
@@ -121,25 +125,38 @@ static unsigned int seals_of(int fd)
 	return seals < 0 ? 0 : (unsigned int)seals & SEALS;
 }
 
+/* Take room for a size. On record before it is so: who dies between has charged too much rather than too little. */
+static int grant(struct entry *e, uint64_t size)
+{
+	int r = entry_recharge(e, size, false);
+
+	if (r == 0)
+		entry_save(e, NULL, -1);
+	return r;
+}
+
 /* Charge what the object has become: its size, or the memory that it has, which can be more (FALLOC_FL_KEEP_SIZE). */
 static void settle(struct entry *e, int fd, const struct stat *st)
 {
-	const struct limits *l = &e->tree->limits;
-	uint64_t entries, bytes, size = (uint64_t)st->st_size;
+	uint64_t size = (uint64_t)st->st_size, memory = (uint64_t)st->st_blocks * 512;
+	uint64_t before = e->charged_bytes;
+	int r = 0;
 
-	if (size < (uint64_t)st->st_blocks * 512)
-		size = (uint64_t)st->st_blocks * 512;
 	/* A last page that is begun is no more than the size says. */
-	if (size - (uint64_t)st->st_size < PAGE)
-		size = (uint64_t)st->st_size;
-
-	if (size == e->charged_bytes)
-		return;
-	entry_recharge(e, size, true);
-	quota_get(e->tree, e->uid, &entries, &bytes);
-	if ((l->max_bytes && e->tree->bytes > l->max_bytes) ||
-	    (l->max_bytes_uid && e->uid != e->tree->uid && bytes > l->max_bytes_uid))
+	if (memory > size && memory - size < PAGE)
+		memory = size;
+	if (size < memory)
+		size = memory;
+	if (size > before)
+		r = quota_check(e->tree, e->uid, 0, size - before);
+	if (r < 0)
 		fcntl(fd, F_ADD_SEALS, F_SEAL_GROW);
+	if (r == -ENOSPC)
+		size = memory > before ? memory : before;
+	entry_recharge(e, size, true);
+	/* A successor that had to charge it anew might find that others have taken the room. */
+	if (e->charged_bytes != before)
+		entry_save(e, NULL, -1);
 }
 
 static void mem_describe(struct entry *e, struct description *ret)
@@ -208,6 +225,7 @@ static int mem_read(struct entry *e, struct request *rq)
 static int mem_write(struct entry *e, struct request *rq)
 {
 	int fd = entry_fd(e);
+	uint64_t end = rq->offset + rq->len;
 	struct stat st;
 	ssize_t n;
 	int r;
@@ -216,8 +234,8 @@ static int mem_write(struct entry *e, struct request *rq)
 		return fd;
 	if (fstat(fd, &st) < 0)
 		return -errno;
-	if (rq->offset + rq->len > (uint64_t)st.st_size) {
-		r = entry_recharge(e, rq->offset + rq->len, false);
+	if (end > (uint64_t)st.st_size && end > e->charged_bytes) {
+		r = grant(e, end);
 		if (r < 0)
 			return r;
 	}
@@ -239,18 +257,20 @@ static int mem_resize(struct entry *e, struct request *rq)
 {
 	int fd = entry_fd(e);
 	uint64_t before = e->charged_bytes;
+	struct stat st;
 	int r;
 
 	if (fd < 0)
 		return fd;
 	if (rq->size > INT64_MAX)
 		return -EFBIG;
-	if (rq->size > before) {
-		r = entry_recharge(e, rq->size, false);
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	/* What has grown unasked may be larger than its charge: to make it smaller needs no room. */
+	if (rq->size > before && rq->size > (uint64_t)st.st_size) {
+		r = grant(e, rq->size);
 		if (r < 0)
 			return r;
-		/* On record before it is so: who dies between has charged too much rather than too little. */
-		entry_save(e, NULL, -1);
 	}
 	r = ftruncate(fd, (off_t)rq->size) < 0 ? -errno : 0;
 	if (r < 0 || rq->size < before) {
@@ -287,7 +307,7 @@ static int mem_fallocate(struct entry *e, struct request *rq)
 	if (end < rq->offset || end > INT64_MAX)
 		return -EFBIG;
 	if (!(rq->flags & FALLOC_FL_PUNCH_HOLE) && end > e->charged_bytes) {
-		r = entry_recharge(e, end, false);
+		r = grant(e, end);
 		if (r < 0)
 			return r;
 	}

@@ -46,6 +46,7 @@ struct srv_priv {
 };
 
 _Static_assert(sizeof(struct srv_priv) <= KIND_ENTRY_MAX, "fits");
+_Static_assert(SHM_POLLS >= SHM_WRITERS, "every stream's handle may wait");
 
 static uint64_t poster_word(const struct cred *c)
 {
@@ -281,7 +282,10 @@ static int srv_poll(struct entry *e, struct request *rq)
 	pfd.fd = entry_fd(e);
 	if (pfd.fd < 0)
 		return pfd.fd;
-	/* Arm before looking: what becomes ready between the two is then seen by one of them. */
+	/*
+	 * Arm before looking: what becomes ready between the two is then seen by one of them. A stream's handle waits once and has a
+	 * place of writers_open()'s, so who may have no more of those cannot use up these.
+	 */
 	if (rq->poll_handle) {
 		r = poller_arm(e->tree->poller, rq->poll_handle, rq->word, pfd.fd, rq->events);
 		if (r < 0)

@@ -16,7 +16,7 @@
 
 #include <stdint.h>
 
-#define KEEP_VERSION 1 /* of the snapshot */
+#define KEEP_VERSION 2 /* of the snapshot and the shared memory */
 #define KEEP_BLOB_MAX 1024 /* bytes of one record */
 #define KEEP_MSG_MAX (KEEP_BLOB_MAX * 2 + 256)
 #define KEEP_DONE_MAX 4096 /* finished transactions remembered, for requests that come again */
@@ -100,6 +100,7 @@ struct keep_item {
 #define SHM_OPENS (1u << 18)
 #define SHM_POLLS (1u << 16)
 #define SHM_WRITERS (1u << 16) /* a handle's word has the place in its low 16 bits */
+#define SHM_WRITERS_UID (SHM_WRITERS / 4) /* of one user */
 #define SHM_SLOTS 256
 #define SHM_SLOT_BYTES (1u << 18) /* largest proxied transfer */
 
@@ -117,6 +118,8 @@ struct shm_slot {
 struct shm_writer {
 	uint64_t word; /* the handle's; 0: free. Stored last, cleared first */
 	uint64_t entry;
+	uint32_t uid; /* who opened it */
+	uint32_t pad;
 };
 
 struct shm {

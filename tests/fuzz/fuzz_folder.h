@@ -96,6 +96,26 @@ static inline void folder_turn(struct folder *f, int ms)
 	relay_dispatch(f->relay);
 }
 
+/* What the owner of @e has for the folder: nothing if another entry of his was looked at before. */
+static inline uint64_t folder_share(struct folder *f, const struct entry *e)
+{
+	uint64_t limit = e->uid == f->tree->uid ? UINT64_MAX : f->tree->limits.max_bytes_uid;
+	uint64_t entries, bytes, sum = 0;
+	struct entry *other, *tmp;
+	bool seen = false, first = true;
+
+	HASH_ITER(by_id, f->tree->ids, other, tmp) {
+		if (other->id == 1 || other->uid != e->uid)
+			continue;
+		first &= other == e || seen;
+		seen |= other == e;
+		sum += other->charged_bytes;
+	}
+	quota_get(f->tree, e->uid, &entries, &bytes);
+	assert(sum == bytes);
+	return !first ? 0 : sum < limit ? sum : limit;
+}
+
 /* The sums still add up: what is charged is what there is. */
 static inline void folder_check(struct folder *f)
 {
@@ -104,7 +124,7 @@ static inline void folder_check(struct folder *f)
 
 	HASH_ITER(by_id, f->tree->ids, e, tmp) {
 		entries += e->id != 1;
-		bytes += e->charged_bytes;
+		bytes += e->id != 1 ? folder_share(f, e) : 0;
 		nr_fds += e->fd >= 0;
 		assert(e->pins == 0);
 		assert(e->orphan || e->id == 1 || tree_lookup(e->parent, e->name, e->name_len) == e);

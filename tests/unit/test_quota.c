@@ -10,6 +10,7 @@
 
 #include <core/tree.h>
 #include <errno.h>
+#include <wire/keep.h>
 
 #define DAEMON 10
 
@@ -116,6 +117,73 @@ static void test_who_is_beyond_the_limit_can_only_give_back(void **state)
 	quota_free(&t);
 }
 
+static void test_beyond_the_limit_one_harms_oneself(void **state)
+{
+	struct tree t = new_tree();
+
+	quota_force(&t, 1, 1, 5000);
+	expect(&t, 1, 1, 5000);
+	assert_int_equal(t.bytes, 600);
+	assert_int_equal(quota_charge(&t, 2, 1, 400), 0);
+	assert_int_equal(quota_charge(&t, 2, 0, 1), -ENOSPC);
+	quota_force(&t, 1, 0, 1);
+	assert_int_equal(t.bytes, 1000);
+	quota_release(&t, 1, 0, 4401);
+	assert_int_equal(t.bytes, 1000);
+	quota_release(&t, 1, 0, 1);
+	assert_int_equal(t.bytes, 999);
+	quota_release(&t, 1, 1, 599);
+	quota_release(&t, 2, 1, 400);
+	assert_null(t.uses);
+	assert_int_equal(t.entries + t.bytes, 0);
+	quota_free(&t);
+}
+
+static void test_who_runs_the_daemon_counts_in_full(void **state)
+{
+	struct tree t = new_tree();
+
+	quota_force(&t, DAEMON, 1, 5000);
+	assert_int_equal(t.bytes, 5000);
+	quota_release(&t, DAEMON, 1, 5000);
+	assert_int_equal(t.bytes, 0);
+	quota_free(&t);
+}
+
+static void test_asking_whether_there_is_room_takes_none(void **state)
+{
+	struct tree t = new_tree();
+
+	assert_int_equal(quota_check(&t, 1, 4, 600), 0);
+	assert_int_equal(quota_check(&t, 1, 0, 601), -EDQUOT);
+	assert_int_equal(quota_check(&t, DAEMON, 0, 1001), -ENOSPC);
+	assert_null(t.uses);
+	assert_int_equal(t.entries + t.bytes, 0);
+}
+
+static void test_as_many_huge_entries_as_there_can_be(void **state)
+{
+	struct tree t = { .uid = DAEMON };
+	struct entry e[8] = { 0 };
+	uint64_t one, most = 0;
+
+	assert_int_equal(quota_charge(&t, 1, 8, 0), 0);
+	for (int i = 0; i < 8; i++) {
+		e[i] = (struct entry){ .tree = &t, .uid = 1 };
+		entry_recharge(&e[i], i % 2 ? UINT64_MAX : INT64_MAX, true);
+		assert_true(t.bytes > most);
+		most = t.bytes;
+	}
+	one = e[0].charged_bytes;
+	assert_true(one >= 1ULL << 45 && one <= UINT64_MAX / SHM_OPENS);
+	expect(&t, 1, 8, 8 * one);
+	for (int i = 0; i < 8; i++)
+		assert_int_equal(entry_recharge(&e[i], 0, false), 0);
+	expect(&t, 1, 8, 0);
+	assert_int_equal(t.bytes, 0);
+	quota_free(&t);
+}
+
 static void test_an_entry_that_grows_and_shrinks(void **state)
 {
 	struct tree t = new_tree();
@@ -134,6 +202,22 @@ static void test_an_entry_that_grows_and_shrinks(void **state)
 	expect(&t, 1, 1, 0);
 	quota_release(&t, 1, 1, 0);
 	quota_free(&t);
+}
+
+static void test_open_handles_keep_an_account(void **state)
+{
+	struct tree t = new_tree();
+
+	assert_int_equal(quota_handle(&t, 1), 0);
+	quota_handle_force(&t, 1);
+	assert_int_equal(quota_charge(&t, 1, 1, 10), 0);
+	quota_release(&t, 1, 1, 10);
+	quota_handle_release(&t, 1);
+	assert_non_null(t.uses);
+	quota_handle_release(&t, 1);
+	assert_null(t.uses);
+	quota_handle_release(&t, 1);
+	assert_null(t.uses);
 }
 
 static void test_refusals_leave_no_account(void **state)
@@ -157,7 +241,12 @@ int main(void)
 		cmocka_unit_test(test_no_limit),
 		cmocka_unit_test(test_sums_do_not_wrap),
 		cmocka_unit_test(test_who_is_beyond_the_limit_can_only_give_back),
+		cmocka_unit_test(test_beyond_the_limit_one_harms_oneself),
+		cmocka_unit_test(test_who_runs_the_daemon_counts_in_full),
+		cmocka_unit_test(test_asking_whether_there_is_room_takes_none),
+		cmocka_unit_test(test_as_many_huge_entries_as_there_can_be),
 		cmocka_unit_test(test_an_entry_that_grows_and_shrinks),
+		cmocka_unit_test(test_open_handles_keep_an_account),
 		cmocka_unit_test(test_refusals_leave_no_account),
 	};
 

@@ -342,6 +342,70 @@ class Crowds(Hostile):
         for fd in opened + [fd for pair in pipes for fd in pair]:
             os.close(fd)
 
+    SHARE = 16384  # handles that write or are streams, of one user
+
+    def open_many(self, name, number, ready, end):
+        """As a child: so many handles, which wait if they are streams, until `end` closes; then one more."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, number + 200)), hard))
+        epoll = select.epoll()
+        for _ in range(number):
+            fd = os.open(self.path(name), os.O_RDWR)
+            if name.startswith("srv"):
+                epoll.register(fd, select.EPOLLIN)
+        os.write(ready, b".")
+        os.read(end, 1)
+
+    def use_a_stream(self):
+        """As another: post one, open it and wait for it."""
+        reader, writer = os.pipe()
+        with harness.Connection(self.folder.dir) as library:
+            library.srv_post("another", reader)
+            fd = os.open(self.path("srv/another"), os.O_RDONLY)
+            poll = select.poll()
+            poll.register(fd, select.POLLIN)
+            assert poll.poll(50) == []
+            threading.Timer(0.1, os.write, (writer, b"x")).start()
+            assert poll.poll(3000) == [(fd, select.POLLIN)]
+            os.close(fd)
+            library.srv_remove("another")
+
+    def test_one_users_handles_leave_some_for_others(self):
+        os.umask(0)
+        library = self.connect()
+        one, _ = socket.socketpair()
+        library.srv_post("stream", one.fileno(), 0o666)
+        os.close(library.mem_create("object", 4096, 0o666))
+        ready_reader, ready_writer = os.pipe()
+        end_reader, end_writer = os.pipe()
+
+        def opener(name):
+            os.close(end_writer)
+            self.open_many(name, self.SHARE // 4, ready_writer, end_reader)
+
+        def one_more(name):
+            os.close(os.open(self.path(name), os.O_RDWR))
+
+        children = [self.child(opener, name, uid=harness.USER_A)
+                    for name in ("srv/stream", "mem/object", "srv/stream", "mem/object")]
+        harness.read_exactly(ready_reader, len(children), timeout=60)
+        for _ in range(2):
+            for name in ("srv/stream", "mem/object"):
+                self.assertErrnoAs(harness.USER_A, errno.ENFILE, one_more, name)
+                self.assertErrnoAs(harness.USER_B, 0, one_more, name)
+            self.others_are_served(10)
+            self.child(self.use_a_stream, uid=harness.USER_B).result(10)
+            self.folder.kill_worker()
+        for fd in (end_reader, end_writer):
+            os.close(fd)
+        for child in children:
+            child.result(60)
+        harness.wait_until(lambda: harness.errno_as(harness.USER_A, one_more, "mem/object") == 0,
+                           "his handles are given back", timeout=30)
+        for fd in (ready_reader, ready_writer):
+            os.close(fd)
+        one.close()
+
     def blocked(self, number):
         """So many threads of ours wait for the folder."""
         def waiting():

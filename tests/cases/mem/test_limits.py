@@ -123,6 +123,85 @@ class Limits(MemCase):
         self.as_user(inside)
         self.gone(self.mem())
 
+    def sparse(self, suffix, size, mode=0o600):
+        """An object made large behind the mount, which costs nothing, and looked at."""
+        with harness.Connection(self.folder.dir) as connection:
+            fd = connection.mem_create(self.name(suffix), 0, mode, harness.KMEM_RESIZABLE)
+            os.ftruncate(fd, size)
+            connection.stat("mem/" + self.name(suffix))
+            return connection.stat("mem/" + self.name(suffix)).seals
+
+    def ordinary_use(self, suffix):
+        """Growing by all ways, with every object open to more growth afterwards."""
+        with harness.Connection(self.folder.dir) as connection:
+            os.close(connection.mem_create(self.name(suffix + "-fixed"), 4096))
+            fd = os.open(self.mem(suffix), os.O_RDWR | os.O_CREAT)
+            for size in (MIB, 2 * MIB):
+                os.pwrite(fd, b"x" * 8192, size - 8192)
+                os.stat(self.mem(suffix))
+            os.ftruncate(fd, 3 * MIB)
+            library = connection.mem_open(self.name(suffix))
+            os.ftruncate(library, 4 * MIB)
+            os.close(library)
+            self.assertEqual(connection.stat("mem/" + self.name(suffix)).seals & harness.KMEM_SEAL_GROW, 0)
+            self.assertEqual(connection.status().bytes_uid, 4 * MIB + 4096)
+            os.close(fd)
+            for path in (self.mem(suffix), self.mem(suffix + "-fixed")):
+                os.unlink(path)
+            harness.wait_until(lambda: connection.status().bytes_uid == 0, "nothing is charged any more")
+
+    def test_a_sparse_object_takes_no_room_of_others(self):
+        """A size that costs nothing, and sums of such sizes."""
+        for number, size in enumerate((1 << 62, (1 << 63) - 1, (1 << 63) - 1, (1 << 63) - 1)):
+            self.assertTrue(self.as_user(lambda n=number, s=size: self.sparse(f"-{n}", s)) & harness.KMEM_SEAL_GROW)
+            self.assertEqual(self.connect().status().bytes, 16 * MIB, "his limit, and no more")
+            self.assertErrnoAs(harness.USER_A, errno.EDQUOT, lambda: harness.Connection(self.folder.dir).mem_create(
+                self.name("-more"), 1))
+            self.as_user(lambda: self.ordinary_use("-other"), harness.USER_B)
+            self.folder.kill_worker()
+            self.assertEqual(self.connect().status().bytes, 16 * MIB, "his successor knows it")
+            self.as_user(lambda: self.ordinary_use("-other"), harness.USER_B)
+        self.gone(*(self.mem(f"-{number}") for number in range(4)))
+
+    def test_a_sparse_object_that_the_folder_has_no_room_for(self):
+        """It counts with the memory that it has; and is sealed, but nobody else's is."""
+        self.as_user(lambda: self.sparse("-a", 16 * MIB))
+        self.as_user(lambda: self.sparse("-b", 5 * MIB), harness.USER_B)
+        self.assertTrue(self.as_user(lambda: self.sparse("-c", 4 * MIB), harness.USER_C) & harness.KMEM_SEAL_GROW)
+        self.assertEqual(self.used(harness.USER_C), 0)
+        self.as_user(lambda: os.pwrite(os.open(self.mem("-c"), os.O_RDWR), b"x" * MIB, 0), harness.USER_C)
+        harness.wait_until(lambda: os.stat(self.mem("-c")) and self.used(harness.USER_C) == MIB, "what it has counts")
+        with harness.Connection(self.folder.dir) as connection:
+            self.assertEqual(connection.status().bytes, 22 * MIB)
+            for suffix in ("-a", "-b"):
+                self.assertEqual(connection.stat("mem/" + self.name(suffix)).seals & harness.KMEM_SEAL_GROW, 0)
+        self.as_user(lambda: os.truncate(self.mem("-c"), 3 * MIB), harness.USER_C)
+        self.gone(self.mem("-a"), self.mem("-b"), self.mem("-c"))
+
+    def test_an_object_of_the_daemons_user_that_another_makes_large(self):
+        """He has no limit of his own, but one who may write his object does not take all of the folder by it."""
+        os.umask(0)
+        os.close(self.connect().mem_create(self.name(), 4096, 0o666, harness.KMEM_RESIZABLE))
+
+        def grow():
+            with harness.Connection(self.folder.dir) as connection:
+                os.ftruncate(connection.mem_open(self.name()), 1 << 62)
+                self.assertTrue(connection.stat("mem/" + self.name()).seals & harness.KMEM_SEAL_GROW)
+
+        self.as_user(grow)
+        self.assertEqual(self.connect().status().bytes, 4096)
+        self.as_user(lambda: self.ordinary_use("-other"), harness.USER_B)
+        self.gone(self.mem())
+
+    def test_unasked_growth_survives_the_worker(self):
+        """Others who take the room meanwhile do not make the growth one that passed the total."""
+        self.as_user(lambda: self.sparse("-a", 10 * MIB))
+        self.folder.kill_worker()
+        self.assertEqual(self.used(), 10 * MIB)
+        self.assertErrnoAs(harness.USER_B, errno.ENOSPC, lambda: harness.Connection(self.folder.dir).mem_create(
+            self.name("-b"), 14 * MIB + 1))
+        self.gone(self.mem("-a"))
+
     def test_an_open_object_without_a_name_is_charged(self):
         fd = self.opened(self.mem(), os.O_RDWR | os.O_CREAT)
         os.chown(self.mem(), harness.USER_A, -1)
