@@ -8,9 +8,10 @@
  */
 #include <base/cleanup.h>
 #include <base/log.h>
-#include <base/place.h>
 #include <daemon/keeper.h>
 #include <daemon/mountpoint.h>
+#include <daemon/socket.h>
+#include <daemon/spawn.h>
 #include <daemon/table.h>
 #include <daemon/worker.h>
 #include <engine/relay/relay.h>
@@ -29,7 +30,6 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/timerfd.h>
-#include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -53,6 +53,7 @@ struct keeper {
 	int listen_fd;
 	int shm_fd;
 	int ring_fd;
+	int null_fd;
 	int signal_fd;
 	int timer_fd;
 	int channel;
@@ -94,87 +95,6 @@ static int make_shm(struct keeper *k)
 	return 0;
 }
 
-static bool somebody_listens(const struct sockaddr_un *addr)
-{
-	cleanup_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-
-	return fd >= 0 && connect(fd, (const struct sockaddr *)addr, sizeof(*addr)) == 0;
-}
-
-/* The socket's directory is ours, or it must not be used: in /tmp another user could have made it. */
-static int make_rundir(void)
-{
-	char dir[PATH_MAX];
-	struct stat st;
-
-	place_rundir(dir, getuid());
-	if (mkdir(dir, 0755) < 0 && errno != EEXIST)
-		return -errno;
-	if (lstat(dir, &st) < 0)
-		return -errno;
-	return S_ISDIR(st.st_mode) && st.st_uid == getuid() && !(st.st_mode & 022) ? 0 : -EPERM;
-}
-
-static int make_socket(struct keeper *k)
-{
-	struct sockaddr_un addr = { .sun_family = AF_UNIX };
-	mode_t old;
-	int r;
-
-	if (!k->c->socket[0]) {
-		r = make_rundir();
-		if (r == 0)
-			r = place_socket(k->c->socket, k->c->dir, getuid());
-		if (r < 0) {
-			log_error("cannot make a place for the control socket: %s", strerror(-r));
-			return r;
-		}
-	}
-	snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", k->c->socket);
-	if (somebody_listens(&addr)) {
-		log_error("%s is already served (%s); bring that down first", k->c->dir, k->c->socket);
-		return -EEXIST;
-	}
-	unlink(addr.sun_path);
-	k->listen_fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-	if (k->listen_fd < 0)
-		return -errno;
-	/* Anybody may connect; what he may do is each entry's matter. */
-	old = umask(0111);
-	r = bind(k->listen_fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(k->listen_fd, 4096) < 0 ? -errno : 0;
-	umask(old);
-	if (r < 0)
-		log_error("%s: %s", addr.sun_path, strerror(-r));
-	return r;
-}
-
-static bool is_dead(const char *dir)
-{
-	cleanup_fd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-	return fd < 0 && errno == ENOTCONN;
-}
-
-static int make_dir(struct config *c)
-{
-	char real[PATH_MAX];
-
-	/* A mount whose daemon is dead is nobody's: nothing more can come of it. */
-	while (is_dead(c->dir) && mountpoint_unmount(c->dir, true) == 0)
-		log_info("%s: a mount whose daemon is dead has been taken away", c->dir);
-	if (mkdir(c->dir, 0755) < 0 && errno != EEXIST) {
-		log_error("%s: %s", c->dir, strerror(errno));
-		return -errno;
-	}
-	if (!realpath(c->dir, real)) {
-		log_error("%s: %s%s", c->dir, strerror(errno),
-			  errno == ENOTCONN ? "; a dead mount is there: umount it first" : "");
-		return -errno;
-	}
-	strcpy(c->dir, real);
-	return 0;
-}
-
 static int make_signals(struct keeper *k)
 {
 	static const struct itimerspec second = { .it_interval.tv_sec = 1, .it_value.tv_sec = 1 };
@@ -207,6 +127,26 @@ static bool in_first_user_namespace(void)
 	return yes;
 }
 
+/*
+ * The low numbers are taken, so that none of the entries' descriptors comes among those that a child has. At some of them a worker
+ * expects its own: they hold nothing until one is started, and nothing again after it.
+ */
+static int reserve_numbers(struct keeper *k)
+{
+	do
+		k->null_fd = open("/dev/null", O_RDWR | O_CLOEXEC);
+	while (k->null_fd >= 0 && k->null_fd < SPAWN_FDS - 1);
+	return k->null_fd < 0 ? -errno : 0;
+}
+
+static int set_numbers(struct keeper *k, const int *fds)
+{
+	for (int i = 0; i < WORKER_FD_END - WORKER_FUSE; i++)
+		if (dup3(fds && fds[i] >= 0 ? fds[i] : k->null_fd, WORKER_FUSE + i, O_CLOEXEC) < 0)
+			return -errno;
+	return 0;
+}
+
 static int setup(struct keeper *k)
 {
 	struct io_uring_params params;
@@ -228,8 +168,10 @@ static int setup(struct keeper *k)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
+	r = reserve_numbers(k);
 	/* Before any thread is started, so that none of them takes a signal. */
-	r = make_signals(k);
+	if (r == 0)
+		r = make_signals(k);
 	if (r == 0)
 		r = make_shm(k);
 	if (r == 0)
@@ -241,9 +183,9 @@ static int setup(struct keeper *k)
 		return r;
 	}
 	if (k->c->mount)
-		r = make_dir(k->c);
+		r = mountpoint_prepare(k->c);
 	if (r == 0)
-		r = make_socket(k);
+		r = k->listen_fd = socket_make(k->c);
 	if (r < 0)
 		return r;
 	k->ring_fd = relay_ring_new(&params);
@@ -290,22 +232,14 @@ static int make_snapshot(struct keeper *k)
 	return r < 0 ? r : take_fd(&fd);
 }
 
-/* In the fork: put the descriptors where a worker expects them, and become one. */
-static _Noreturn void become_worker(struct keeper *k, int channel, int snapshot, char **argv)
+/* In the child: become a worker. */
+static _Noreturn void become_worker(struct keeper *k, char **argv)
 {
-	int want[] = { k->fuse_fd, k->listen_fd, channel, k->shm_fd, k->ring_fd, snapshot };
-	int n = (int)(sizeof(want) / sizeof(want[0]));
 	sigset_t none;
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (int i = 0; i < n; i++) {
-		int from = want[i] >= 0 ? want[i] : open("/dev/null", O_RDWR | O_CLOEXEC);
-
-		want[i] = fcntl(from, F_DUPFD_CLOEXEC, WORKER_FD_END);
-	}
-	for (int i = 0; i < n; i++)
-		if (dup2(want[i], WORKER_FUSE + i) < 0)
-			_exit(1);
+	for (int fd = WORKER_FUSE; fd < WORKER_FD_END; fd++)
+		fcntl(fd, F_SETFD, 0);
 	sigemptyset(&none);
 	sigprocmask(SIG_SETMASK, &none, NULL);
 	execv(k->exe, argv);
@@ -317,8 +251,8 @@ static int start_worker(struct keeper *k)
 {
 	cleanup_fd int snapshot = -1;
 	cleanup_free char **argv = NULL;
-	int sock[2], argc = 0;
-	pid_t pid;
+	int sock[2], argc = 0, r;
+	pid_t pid = 0;
 
 	while (k->argv[argc])
 		argc++;
@@ -337,13 +271,18 @@ static int start_worker(struct keeper *k)
 		return snapshot;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
 		return -errno;
-	pid = fork();
-	if (pid == 0)
-		become_worker(k, sock[1], snapshot, argv);
+	r = set_numbers(k, (int[]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd, k->ring_fd, snapshot });
+	if (r == 0) {
+		pid = spawn();
+		if (pid == 0)
+			become_worker(k, argv);
+		r = pid < 0 ? -errno : 0;
+	}
+	set_numbers(k, NULL);
 	close(sock[1]);
-	if (pid < 0) {
+	if (r < 0) {
 		close(sock[0]);
-		return -errno;
+		return r;
 	}
 	k->channel = sock[0];
 	k->worker = pid;

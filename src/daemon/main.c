@@ -8,11 +8,14 @@
 #include <base/log.h>
 #include <daemon/config.h>
 #include <daemon/keeper.h>
+#include <daemon/spawn.h>
 #include <daemon/worker.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -40,11 +43,12 @@ static int background(struct config *c, char **argv)
 		close(pipefd[1]);
 		return read(pipefd[0], &byte, 1) == 1 ? EXIT_SUCCESS : EXIT_FAILURE;
 	}
+	ready_pipe = fcntl(pipefd[1], F_DUPFD_CLOEXEC, SPAWN_FDS);
 	close(pipefd[0]);
+	close(pipefd[1]);
 	setsid();
 	if (chdir("/") < 0)
 		return EXIT_FAILURE;
-	ready_pipe = pipefd[1];
 	return keeper_run(c, argv, ready);
 }
 
@@ -62,6 +66,8 @@ int main(int argc, char **argv)
 		return r < 0 ? 2 : EXIT_SUCCESS;
 	if (c.worker)
 		return worker_run(&c);
+	/* What a shell had open besides is not for a daemon. */
+	syscall(SYS_close_range, 3, UINT_MAX, 0);
 	/* A relative folder means one below where we were started. */
 	if (c.dir[0] != '/') {
 		char dir[PATH_MAX];

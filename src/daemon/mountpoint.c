@@ -8,6 +8,7 @@
 #include <base/cleanup.h>
 #include <base/log.h>
 #include <daemon/mountpoint.h>
+#include <daemon/spawn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -56,7 +57,7 @@ static bool allow_other(void)
 
 static int run(const char *const argv[], int commfd)
 {
-	pid_t pid = fork();
+	pid_t pid = commfd >= 0 ? fork() : spawn();
 	char number[16];
 	int status;
 
@@ -165,4 +166,31 @@ int mountpoint_unmount(const char *dir, bool lazy)
 	if (errno != EPERM)
 		return -errno;
 	return run(argv, -1);
+}
+
+static bool is_dead(const char *dir)
+{
+	cleanup_fd int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd < 0 && errno == ENOTCONN;
+}
+
+int mountpoint_prepare(struct config *c)
+{
+	char real[PATH_MAX];
+
+	/* A mount whose daemon is dead is nobody's: nothing more can come of it. */
+	while (is_dead(c->dir) && mountpoint_unmount(c->dir, true) == 0)
+		log_info("%s: a mount whose daemon is dead has been taken away", c->dir);
+	if (mkdir(c->dir, 0755) < 0 && errno != EEXIST) {
+		log_error("%s: %s", c->dir, strerror(errno));
+		return -errno;
+	}
+	if (!realpath(c->dir, real)) {
+		log_error("%s: %s%s", c->dir, strerror(errno),
+			  errno == ENOTCONN ? "; a dead mount is there: umount it first" : "");
+		return -errno;
+	}
+	strcpy(c->dir, real);
+	return 0;
 }

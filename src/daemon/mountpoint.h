@@ -8,6 +8,13 @@
 #include <daemon/config.h>
 
 /**
+ * mountpoint_prepare() - make the directory if there is none; @c->dir becomes its real path.
+ * A mount there whose daemon is dead is taken away.
+ * Return: 0; -errno, having said why.
+ */
+int mountpoint_prepare(struct config *c);
+
+/**
  * mountpoint_mount() - mount the folder at @c->dir.
  * With mount(2) if we may, else by fusermount3.
  * Return: /dev/fuse, owned by the caller; -errno, having said why.

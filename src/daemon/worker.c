@@ -31,6 +31,7 @@
 #include <systemd/sd-event.h>
 #include <unistd.h>
 #include <uthash.h>
+#include <utlist.h>
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
@@ -60,26 +61,21 @@ struct worker {
 	sd_event *event;
 	sd_event_source *sweep;
 	struct giver *givers;
+	struct close *to_close;
 	uint64_t nr_closing;
 };
 
 struct close {
 	struct relay_call call;
 	struct worker *worker;
+	int fd;
+	struct close *prev, *next;
 };
 
 /* Without the keeper nothing true can be said any more. */
 static void keeper_lost(void)
 {
 	_exit(0);
-}
-
-static void closed(struct relay_call *call, int result)
-{
-	struct close *c = (struct close *)call;
-
-	c->worker->nr_closing--;
-	free(c);
 }
 
 static struct giver *giver_of(struct worker *w, uid_t uid)
@@ -90,26 +86,37 @@ static struct giver *giver_of(struct worker *w, uid_t uid)
 	return g;
 }
 
-/* Have a kernel worker close it. Return: false: there is none. */
-static bool close_aside(struct worker *w, int fd)
+/* Have kernel workers close what is to be closed, not too many at a time: they may hang. */
+static void close_aside(struct worker *w)
 {
-	struct close *c = calloc(1, sizeof(*c));
+	struct close *c;
 
-	if (!c)
-		return false;
-	c->call.done = closed;
-	c->worker = w;
-	if (relay_close(w->relay, &c->call, fd) < 0) {
+	while (w->to_close && w->nr_closing < CLOSING_MAX) {
+		c = w->to_close;
+		DL_DELETE(w->to_close, c);
+		if (relay_close(w->relay, &c->call, c->fd) == 0) {
+			w->nr_closing++;
+			continue;
+		}
+		/* Without them a socket is closed here; what may hang goes when this worker does. */
+		if (closing_of(c->fd, 0) == CLOSE_LINGERS)
+			close_bounded(c->fd);
 		free(c);
-		return false;
 	}
-	w->nr_closing++;
-	return true;
+}
+
+static void closed(struct relay_call *call, int result)
+{
+	struct close *c = (struct close *)call;
+	struct worker *w = c->worker;
+
+	w->nr_closing--;
+	free(c);
+	close_aside(w);
 }
 
 /*
- * A descriptor whose close may hang must not be closed here: nothing would end that, not even SIGKILL. Kernel workers do
- * it; when too many of those hang, it is left open, and goes when this worker does. A file of the folder itself, which
+ * A descriptor whose close may hang must not be closed here: nothing would end that, not even SIGKILL. A file of the folder itself, which
  * somebody tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
  */
 static void close_fd(struct tree *t, uid_t uid, int fd)
@@ -117,6 +124,7 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 	struct worker *w = t->owner;
 	enum closing closing = closing_of(fd, t->dev);
 	struct giver *g;
+	struct close *c;
 
 	if (closing == CLOSE_AT_ONCE) {
 		close(fd);
@@ -131,10 +139,12 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 		if (g)
 			g->given++;
 	}
-	if (w->nr_closing < CLOSING_MAX && close_aside(w, fd))
+	c = calloc(1, sizeof(*c));
+	if (!c)
 		return;
-	if (closing == CLOSE_LINGERS)
-		close_bounded(fd);
+	*c = (struct close){ .call.done = closed, .worker = w, .fd = fd };
+	DL_APPEND(w->to_close, c);
+	close_aside(w);
 }
 
 /* Those who brought hanging descriptors before may bring no more while too many hang. */

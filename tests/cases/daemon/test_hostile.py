@@ -2,17 +2,22 @@
 """Clients that lie, flood, hang or post traps: they are refused with an errno, and everybody else is served."""
 
 import contextlib
+import ctypes
 import errno
+import fcntl
+import mmap
 import os
 import random
 import resource
 import select
 import socket
+import struct
 import subprocess
 import threading
 import time
 
 import harness
+import hungfs
 import rawctl
 from rawctl import Raw, request
 
@@ -311,6 +316,145 @@ class Traps(Hostile):
         library.srv_remove("pipe")
         harness.wait_until(lambda: library.status().entries == 2, "nothing of it is left")
 
+
+
+class HungServer(Hostile):
+    """A posted file whose file system does not answer any more hangs whoever uses it, and nobody else."""
+
+    timeout = 60.0
+    descriptor_slack = 2  # closing a file of a hung server may last until that server is gone
+
+    def setUp(self):
+        super().setUp()
+        self.hung = hungfs.HungFs(self.scratch("hung"))
+        # Whoever has a file of it open cannot even be killed before its server is gone.
+        self.stuck = []
+        self.addCleanup(lambda: [child.__exit__() for child in self.stuck])
+        self.addCleanup(self.hung.end)
+
+    def start(self, function, *args):
+        child = harness.Child(function, *args)
+        self.stuck.append(child)
+        return child
+
+    def in_time(self, function, *args):
+        return self.child(function, *args).result(5)
+
+    def post_before_and_after(self, ready, hung):
+        """In a child, which alone has the file open."""
+        fd = os.open(self.hung.path, os.O_RDWR)
+        with harness.Connection(self.folder.dir) as library:
+            library.srv_post("early", fd)
+            os.write(ready, b"x")
+            os.read(hung, 1)
+            library.srv_post("late", fd)
+            with open(self.path("srv/number"), "w") as file:
+                file.write(str(fd))
+            os.write(ready, b"x")
+            os.read(hung, 1)
+
+    def test_everybody_else_is_served(self):
+        library = self.connect()
+        ready, hung = os.pipe(), os.pipe()
+        self.start(self.post_before_and_after, ready[1], hung[0])
+        harness.read_exactly(ready[0], 1)
+        self.hung.hang()
+        os.write(hung[1], b"x")
+        harness.read_exactly(ready[0], 1)
+        self.others_are_served()
+        for name in ("early", "late", "number"):
+            for function in (self.read, self.write, self.allocate, self.sync):
+                self.start(function, name)
+        self.others_are_served()
+        self.assertEqual(set(library.list("srv")), {"early", "late", "number"})
+        sizes = self.in_time(lambda: [entry.stat().st_size for entry in os.scandir(self.path("srv"))])
+        self.assertEqual(len(sizes), 3)
+        self.in_time(os.getxattr, self.path("srv/early"), "user.kshared.what")
+        self.in_time(os.chmod, self.path("srv/early"), 0o666)
+        self.in_time(os.rename, self.path("srv/early"), self.path("srv/renamed"))
+        self.folder.kill_worker()
+        self.others_are_served()
+        self.in_time(os.unlink, self.path("srv/renamed"))
+        self.others_are_served()
+        self.in_time(library.srv_remove, "late")
+        self.in_time(os.unlink, self.path("srv/number"))
+        self.others_are_served()
+        self.folder.kill_worker()
+        self.others_are_served()
+
+    def read(self, name):
+        os.pread(os.open(self.path(f"srv/{name}"), os.O_RDONLY), 100, 0)
+
+    def write(self, name):
+        os.pwrite(os.open(self.path(f"srv/{name}"), os.O_WRONLY), b"x", 0)
+
+    def allocate(self, name):
+        os.posix_fallocate(os.open(self.path(f"srv/{name}"), os.O_WRONLY), 0, 100)
+
+    def sync(self, name):
+        os.fsync(os.open(self.path(f"srv/{name}"), os.O_WRONLY))
+
+    def test_many_of_them_are_removed(self):
+        library = self.connect()
+        for number in range(300):
+            fd = os.open(self.hung.path, os.O_RDWR)
+            library.srv_post(f"hung{number}", fd)
+            os.close(fd)
+        self.hung.hang()
+        for number in range(60):
+            self.start((self.read, self.write)[number % 2], f"hung{number}")
+        self.others_are_served()
+        for number in range(300):
+            self.in_time(library.srv_remove, f"hung{number}")
+        self.others_are_served()
+        # Descriptors of other files are still given back meanwhile.
+        reader, writer = os.pipe()
+        library.srv_post("pipe", writer)
+        os.close(writer)
+        library.srv_remove("pipe")
+        self.assertEqual(harness.read_exactly(reader, 1), b"", "the writing end is closed")
+
+
+class PageThatNeverComes(Hostile):
+    """A process holds a pipe's mutex while it waits for a page that nobody brings. SIGKILL does not help whoever waits for it."""
+
+    timeout = 60.0
+
+    def setUp(self):
+        self.uffd = harness.libc.syscall(323, os.O_CLOEXEC | os.O_NONBLOCK)
+        if self.uffd < 0:
+            raise OSError(ctypes.get_errno(), "userfaultfd")
+        fcntl.ioctl(self.uffd, 0xC018AA3F, bytearray(struct.pack("QQQ", 0xAA, 0, 0)))  # UFFDIO_API
+        self.page = mmap.mmap(-1, 4096, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        self.address = ctypes.addressof(ctypes.c_char.from_buffer(self.page))
+        fcntl.ioctl(self.uffd, 0xC020AA00, bytearray(struct.pack("QQQQ", self.address, 4096, 1, 0)))  # UFFDIO_REGISTER
+
+    def bring_page(self):
+        fcntl.ioctl(self.uffd, 0xC020AA04, bytearray(struct.pack("QQQq", self.address, 4096, 0, 0)))  # UFFDIO_ZEROPAGE
+
+    def test_only_its_users_wait(self):
+        reader, writer = os.pipe()
+        os.write(writer, b"before")
+        library = self.connect()
+        library.srv_post("held", reader)
+        holder = self.threads(1, lambda: harness.libc.write(writer, ctypes.c_void_p(self.address), 4096))
+        harness.wait_until(lambda: select.select([self.uffd], [], [], 0)[0], "the holder faults")
+        held = os.open(self.path("srv/held"), os.O_RDONLY)
+        got = []
+        users = self.threads(1, lambda: got.append(os.read(held, 10)))
+        self.others_are_served()
+        self.folder.kill_worker()
+        self.others_are_served(20)
+        self.folder.kill_worker()
+        self.others_are_served(20)
+        self.assertEqual(got, [])
+        self.bring_page()
+        self.join_all(holder + users, 20)
+        # Read once, by whichever worker: not lost, not twice.
+        self.assertEqual(got, [b"before" + bytes(4)])
+        self.assertEqual(os.read(reader, 8192), bytes(4092))
+        for fd in (reader, writer, held, self.uffd):
+            os.close(fd)
 
 
 class Crowds(Hostile):
