@@ -2,7 +2,7 @@
 /*
  * keeper.c - start, the loop over the worker's messages and its death, the end.
  *
- * When a worker dies: everything that it has sent is taken in first, then another is started on a snapshot of the
+ * When a worker dies, or hangs in its exit: everything that it has sent is taken in first, then another is started on a snapshot of the
  * table. It gets the same /dev/fuse, listening socket, shared memory and ring. A worker is this program executed again, from the
  * path it was started by, so that a new version takes over when the worker is ended.
  */

@@ -69,7 +69,8 @@ static void *closer(void *arg)
 	struct close_job c = *(struct close_job *)arg;
 
 	free(arg);
-	close_bounded(c.fd);
+	cut_linger(c.fd);
+	close(c.fd);
 	__atomic_sub_fetch(c.count, 1, __ATOMIC_RELAXED);
 	return NULL;
 }

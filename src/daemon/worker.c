@@ -100,7 +100,7 @@ static void close_aside(struct worker *w)
 		}
 		/* Without them a socket is closed here; what may hang goes when this worker does. */
 		if (closing_of(c->fd, 0) == CLOSE_LINGERS)
-			close_bounded(c->fd);
+			close(c->fd);
 		free(c);
 	}
 }
@@ -142,6 +142,7 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 	c = calloc(1, sizeof(*c));
 	if (!c)
 		return;
+	cut_linger(fd);
 	*c = (struct close){ .call.done = closed, .worker = w, .fd = fd };
 	DL_APPEND(w->to_close, c);
 	close_aside(w);

@@ -30,6 +30,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/xattr.h>
 #include <unistd.h>
 #include <wire/ctl.h>
 #include <wire/keep.h>
@@ -50,7 +51,7 @@ _Static_assert(SHM_POLLS >= SHM_WRITERS, "every stream's handle may wait");
 
 static uint64_t poster_word(const struct cred *c)
 {
-	return WORD_POSTER | (uint64_t)(c->gid & 0x7fffffff) << 32 | c->uid;
+	return WORD_POSTER | (uint64_t)c->gid << 32 | c->uid;
 }
 
 /* Take @fd for what the entry stands for. The caller commits. */
@@ -104,6 +105,8 @@ static int srv_open(struct entry *e, struct request *rq)
 	if (!p->posted_ns) {
 		if (!(want & 2))
 			return -ENXIO;
+		if (rq->cred->gid > INT_MAX)
+			return -EOVERFLOW; /* it would not fit the word */
 		rq->how = OPEN_DIRECT;
 		rq->word = poster_word(rq->cred);
 		return 0;
@@ -422,6 +425,9 @@ static unsigned int inode_grants(int fd, const struct cred *c)
 {
 	struct statx st;
 
+	/* An ACL is the kernel's to judge. */
+	if (fgetxattr(fd, "system.posix_acl_access", NULL, 0) > 0)
+		return 4 | 2;
 	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE | STATX_UID | STATX_GID, &st) < 0)
 		return 4 | 2;
 	if (c->uid == st.stx_uid)

@@ -19,31 +19,45 @@
 
 #define SERIAL_MINOR 64 /* of major 4; those below are virtual consoles */
 
+enum fs_class {
+	FS_PLAIN,
+	FS_KERNEL, /* what its files do is the kernel's business alone */
+	FS_SERVED, /* by a process or over a network; or unknown */
+};
+
 /*
- * File systems whose files are bytes and nothing else. Of any other, opening or reading a file may be an act with the
+ * FS_PLAIN: file systems whose files are bytes and nothing else. Of any other, opening or reading a file may be an act with the
  * rights of whoever does it (/proc/PID/mem is another process's memory if it is opened by one who may), or may wait for a
  * server for ever (FUSE, NFS); their files are given out as they are and never touched.
  */
-static bool is_plain(const char *fstype)
+static bool is_in(const char *fstype, const char *const *list)
 {
-	static const char *const plain[] = { "ext2",	"ext3",	    "ext4",	"xfs",	   "btrfs", "f2fs",	"bcachefs",
-					     "zfs",	"tmpfs",    "ramfs",	"overlay", "vfat",  "exfat",	"ntfs3",
-					     "iso9660", "squashfs", "erofs",	"udf",	   "jfs",   "reiserfs", "nilfs2",
-					     "minix",	"devtmpfs", "devpts" };
-
-	for (size_t i = 0; i < sizeof(plain) / sizeof(plain[0]); i++)
-		if (strcmp(fstype, plain[i]) == 0)
+	for (; *list; list++)
+		if (strcmp(fstype, *list) == 0)
 			return true;
 	return false;
 }
 
-/* Is the file on such a file system? One whose mount is not in our table cannot be told. */
-static bool on_plain_fs(const struct statx *st)
+static enum fs_class class_of(const char *fstype)
+{
+	static const char *const plain[] = { "ext2",	"ext3",	    "ext4",	"xfs",	   "btrfs", "f2fs",	"bcachefs",
+					     "zfs",	"tmpfs",    "ramfs",	"overlay", "vfat",  "exfat",	"ntfs3",
+					     "iso9660", "squashfs", "erofs",	"udf",	   "jfs",   "reiserfs", "nilfs2",
+					     "minix",	"devtmpfs", "devpts", NULL };
+	static const char *const kernel[] = { "proc",	   "sysfs",   "cgroup", "cgroup2", "nsfs",	  "debugfs",  "tracefs",
+					      "bpf",	   "pstore",  "mqueue", "configfs", "securityfs", "hugetlbfs", "fusectl",
+					      "efivarfs", NULL };
+
+	return is_in(fstype, plain) ? FS_PLAIN : is_in(fstype, kernel) ? FS_KERNEL : FS_SERVED;
+}
+
+/* Which is the file's file system? One whose mount is not in our table cannot be told. */
+static enum fs_class fs_of(const struct statx *st)
 {
 	FILE *f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL;
 	size_t size = 0;
-	bool plain = false;
+	enum fs_class class = FS_SERVED;
 
 	while (f && (st->stx_mask & STATX_MNT_ID) && getline(&line, &size, f) > 0) {
 		char type[32];
@@ -52,13 +66,19 @@ static bool on_plain_fs(const struct statx *st)
 		if (strtoull(line, NULL, 10) != st->stx_mnt_id)
 			continue;
 		at = strstr(line, " - ");
-		plain = at && sscanf(at + 3, "%31s", type) == 1 && is_plain(type);
+		if (at && sscanf(at + 3, "%31s", type) == 1)
+			class = class_of(type);
 		break;
 	}
 	free(line);
 	if (f)
 		fclose(f);
-	return plain;
+	return class;
+}
+
+static bool on_plain_fs(const struct statx *st)
+{
+	return fs_of(st) == FS_PLAIN;
 }
 
 /* What /proc says that a descriptor is, cut to @size - 1 bytes. */
@@ -89,22 +109,23 @@ static void anonymous(int fd, struct fd_facts *ret)
 static void regular(int fd, const struct statx *st, struct fd_facts *ret)
 {
 	int seals = st->stx_nlink == 0 ? fcntl(fd, F_GET_SEALS) : -1;
+	enum fs_class class = FS_PLAIN;
 	struct statfs fs;
-	bool plain;
 
 	if (seals >= 0) {
 		strcpy(ret->what, "memfd");
 		/* One of huge pages must not be mapped through another file, which knows nothing of their alignment. */
-		plain = fstatfs(fd, &fs) == 0 && fs.f_type != HUGETLBFS_MAGIC;
+		if (fstatfs(fd, &fs) < 0 || fs.f_type == HUGETLBFS_MAGIC)
+			class = FS_KERNEL;
 		ret->sealable = !(seals & F_SEAL_SEAL);
 		ret->write_sealed = (seals & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) != 0;
 	} else {
 		strcpy(ret->what, "file");
-		plain = on_plain_fs(st);
+		class = fs_of(st);
 	}
-	ret->class = plain ? FD_FILE : FD_OPAQUE;
-	ret->reopen = plain;
-	ret->slow = !plain && seals < 0;
+	ret->class = class == FS_PLAIN ? FD_FILE : FD_OPAQUE;
+	ret->reopen = class == FS_PLAIN;
+	ret->slow = class == FS_SERVED;
 }
 
 static void character(int fd, const struct statx *st, struct fd_facts *ret)
@@ -149,11 +170,10 @@ enum closing closing_of(int fd, uint64_t own_dev)
 	return facts.slow && !(own_dev && facts.dev == own_dev) ? CLOSE_HANGS : CLOSE_AT_ONCE;
 }
 
-void close_bounded(int fd)
+void cut_linger(int fd)
 {
 	if (lingers(fd))
 		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1 }, sizeof(struct linger));
-	close(fd);
 }
 
 int classify_fd(int fd, struct fd_facts *ret)
@@ -189,7 +209,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 	case S_IFDIR:
 		strcpy(ret->what, "directory");
 		ret->class = FD_OPAQUE;
-		ret->slow = !on_plain_fs(&st);
+		ret->slow = fs_of(&st) == FS_SERVED;
 		break;
 	case S_IFBLK:
 		strcpy(ret->what, "block");

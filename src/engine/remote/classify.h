@@ -63,7 +63,7 @@ enum closing {
  */
 enum closing closing_of(int fd, uint64_t own_dev);
 
-/** close_bounded() - close(2), in a thread that may wait; one that lingers does so for a second at most. */
-void close_bounded(int fd);
+/** cut_linger() - let a socket that is to linger do so for a second at most. */
+void cut_linger(int fd);
 
 #endif
