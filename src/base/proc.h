@@ -5,6 +5,7 @@
 #ifndef KSHARED_BASE_PROC_H
 #define KSHARED_BASE_PROC_H
 
+#include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
 
@@ -14,7 +15,7 @@
  * struct proc_info - of one thread.
  * @tgid: its process
  * @uid, @gid: real, effective, saved, filesystem
- * @cap_eff, @cap_prm: capabilities, effective and permitted
+ * @cap_eff, @cap_prm: capabilities, effective and permitted, in its own user namespace; see proc_capable()
  * @groups: the first @nr_groups supplementary groups
  * @comm: its name
  */
@@ -36,5 +37,15 @@ struct proc_info {
  * Return: 0; -ESRCH no such thread; -EPROTO an unknown format; -errno.
  */
 int proc_read(pid_t tid, struct proc_info *ret);
+
+#define PROC_CAP_DAC_OVERRIDE (1ULL << 1)
+#define PROC_CAP_FOWNER (1ULL << 3)
+
+/**
+ * proc_capable() - has thread @tid all of @caps effective, in the user namespace that we are in?
+ * What /proc/@tid/status tells of capabilities is of its own namespace, and in one of his own making everybody has all.
+ * The number must be held, as for proc_read(). One that we may not look into has none, so far as we know.
+ */
+bool proc_capable(pid_t tid, uint64_t caps);
 
 #endif

@@ -14,12 +14,15 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
 #define FDS_MAX 253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
-#define CAP_DAC_OVERRIDE_BIT (1ULL << 1)
-#define CAP_FOWNER_BIT (1ULL << 3)
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 struct ctl_conn {
 	struct ctl *ctl;
@@ -41,10 +44,25 @@ static void drop(struct ctl_conn *c)
 	free(c);
 }
 
+/*
+ * Root without capabilities is an ordinary user here as elsewhere. Before 6.5 nothing tells whether the peer's number is
+ * still the peer's: a child could hold the connection of one that has died, and whose number one with capabilities
+ * has now. So there nobody has the right.
+ */
+static bool may_override(int sock, pid_t pid)
+{
+	cleanup_fd int pidfd = -1;
+	socklen_t len = sizeof(pidfd);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0 ||
+	    !proc_capable(pid, PROC_CAP_DAC_OVERRIDE | PROC_CAP_FOWNER))
+		return false;
+	return syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) == 0 || errno == EPERM;
+}
+
 static int identify(struct ctl_conn *c)
 {
 	struct ucred peer;
-	struct proc_info info;
 	socklen_t len = sizeof(peer);
 
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
@@ -62,9 +80,7 @@ static int identify(struct ctl_conn *c)
 		c->cred.groups = c->groups;
 		c->cred.nr_groups = len / sizeof(gid_t);
 	}
-	/* Root that has given up its capabilities is an ordinary user here as elsewhere. */
-	if (peer.uid == 0 && peer.pid > 0 && proc_read(peer.pid, &info) == 0 && info.uid[1] == 0)
-		c->cred.override = (info.cap_eff & CAP_DAC_OVERRIDE_BIT) && (info.cap_eff & CAP_FOWNER_BIT);
+	c->cred.override = peer.uid == 0 && peer.pid > 0 && may_override(c->fd, peer.pid);
 	return 0;
 }
 

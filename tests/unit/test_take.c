@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * test_take.c - a descriptor is taken only from the thread that asked, as it asked; and what /proc says of it.
+ * test_take.c - a descriptor is taken only from the thread that asked, as it asked; and what /proc says of it, and
+ * whose capabilities count.
  */
 #include <setjmp.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -45,6 +47,8 @@ struct other {
 	int fd; /* what it holds, by its number there */
 };
 
+static bool other_namespace; /* the next one goes into a user namespace of its own */
+
 /* Another process of @uid, with a descriptor. */
 static struct other other_new(uid_t uid, bool fsuid_only)
 {
@@ -68,6 +72,8 @@ static struct other other_new(uid_t uid, bool fsuid_only)
 			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setuid(uid) < 0)
 				_exit(1);
 		}
+		if (other_namespace)
+			unshare(CLONE_NEWUSER);
 		if (write(ready[1], "", 1) != 1 || read(go[0], &c, 1) < 0)
 			_exit(1);
 		_exit(0);
@@ -233,6 +239,34 @@ static void test_what_proc_says(void **state)
 	other_end(&o);
 }
 
+static void test_capabilities_are_those_in_our_namespace(void **state)
+{
+	struct proc_info info;
+	struct other o;
+
+	if (geteuid() != 0)
+		skip();
+	assert_true(proc_capable(getpid(), PROC_CAP_DAC_OVERRIDE | PROC_CAP_FOWNER));
+	assert_false(proc_capable(getpid(), PROC_CAP_FOWNER | 1ULL << 63));
+	assert_false(proc_capable(INT32_MAX, 0));
+	/* Permitted is not effective. */
+	o = other_new(USER, true);
+	assert_int_equal(proc_read(o.pid, &info), 0);
+	assert_true(info.cap_prm & PROC_CAP_FOWNER);
+	assert_false(proc_capable(o.pid, PROC_CAP_FOWNER));
+	other_end(&o);
+	/* Nor is another namespace ours. */
+	other_namespace = true;
+	o = other_new(USER, false);
+	other_namespace = false;
+	assert_int_equal(proc_read(o.pid, &info), 0);
+	if (info.cap_eff & PROC_CAP_FOWNER)
+		assert_false(proc_capable(o.pid, PROC_CAP_FOWNER));
+	else
+		print_message("# no user namespaces here\n");
+	other_end(&o);
+}
+
 static void test_more_groups_than_fit(void **state)
 {
 	gid_t groups[PROC_GROUPS_MAX + 50];
@@ -266,6 +300,7 @@ int main(void)
 		cmocka_unit_test(test_of_a_thread_that_leads_no_process),
 		cmocka_unit_test(test_numbers_that_are_no_threads),
 		cmocka_unit_test(test_what_proc_says),
+		cmocka_unit_test(test_capabilities_are_those_in_our_namespace),
 		cmocka_unit_test(test_more_groups_than_fit),
 	};
 
