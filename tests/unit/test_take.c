@@ -49,9 +49,14 @@ struct other {
 
 static bool other_namespace; /* the next one goes into a user namespace of its own */
 
+static bool other_was_setuid; /* and not executed anew: the next one must not be looked into by its user */
+static uid_t other_saved_id; /* what the next one could become again */
+
 /* Another process of @uid, with a descriptor. */
 static struct other other_new(uid_t uid, bool fsuid_only)
 {
+	uid_t saved = other_saved_id ? other_saved_id : uid;
+
 	int go[2], ready[2], fd = memfd_create("posted", MFD_CLOEXEC);
 	struct other o = { .fd = fd };
 	char c;
@@ -69,8 +74,9 @@ static struct other other_new(uid_t uid, bool fsuid_only)
 			setfsgid(uid);
 			setfsuid(uid);
 		} else if (uid) {
-			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setuid(uid) < 0)
+			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setresuid(uid, uid, saved) < 0)
 				_exit(1);
+			prctl(PR_SET_DUMPABLE, !other_was_setuid);
 		}
 		if (other_namespace)
 			unshare(CLONE_NEWUSER);
@@ -145,6 +151,25 @@ static void test_of_another_user(void **state)
 	other_end(&o);
 	/* As set-user-ID programs do: the file system ids of a user, but all of root's rights. */
 	o = other_new(USER, true);
+	assert_int_equal(take_fd_of(o.pid, USER, USER, o.fd, &info), -EPERM);
+	other_end(&o);
+}
+
+static void test_of_one_that_its_user_may_not_look_into(void **state)
+{
+	struct proc_info info;
+	struct other o;
+
+	if (geteuid() != 0 || no_pidfd())
+		skip();
+	other_was_setuid = true;
+	o = other_new(USER, false);
+	other_was_setuid = false;
+	assert_int_equal(take_fd_of(o.pid, USER, USER, o.fd, &info), -EPERM);
+	other_end(&o);
+	other_saved_id = USER + 1;
+	o = other_new(USER, false);
+	other_saved_id = 0;
 	assert_int_equal(take_fd_of(o.pid, USER, USER, o.fd, &info), -EPERM);
 	other_end(&o);
 }
@@ -297,6 +322,7 @@ int main(void)
 		cmocka_unit_test(test_of_another_process),
 		cmocka_unit_test(test_who_is_another_now_is_refused),
 		cmocka_unit_test(test_of_another_user),
+		cmocka_unit_test(test_of_one_that_its_user_may_not_look_into),
 		cmocka_unit_test(test_of_a_thread_that_leads_no_process),
 		cmocka_unit_test(test_numbers_that_are_no_threads),
 		cmocka_unit_test(test_what_proc_says),

@@ -12,9 +12,9 @@
  *
  * A thread's number may have been given to another since the request was made (its maker may have been killed). So a pidfd is
  * had first, then the identity is read, then the pidfd is asked whether it is still alive: then all three were
- * of one thread. The thread must have just the filesystem ids that the request came with, and must not be more
- * privileged than an ordinary process of that user; else a set-user-ID program whose output was pointed at an
- * entry would post for its caller.
+ * of one thread. The thread must have just the filesystem ids that the request came with, and unless they are root's
+ * it must be one that its user could trace: all its ids the same, no capabilities in any namespace, dumpable; else a
+ * set-user-ID program whose output was pointed at an entry would post for its caller.
  *
  * @ret_info: who it was
  * Return: a descriptor, owned by the caller; -ESRCH it has gone or is another; -EBADF it has no such descriptor;
