@@ -3,8 +3,8 @@
  * ctl_conn.c - connections: who the peer is, one packet in, one packet out.
  *
  * Who the peer is comes from SO_PEERCRED and SO_PEERGROUPS. A connection may be inherited by another process, or its
- * process may become another user; so the kernel's credentials on each packet must stay those of the first, and
- * if not, the request is refused with -ESTALE and the library connects anew.
+ * process may become another user; so the kernel's credentials on each packet, the first too, must be those of the
+ * one that connected, and if not, the request is refused with -ESTALE and the library connects anew.
  */
 #include <base/cleanup.h>
 #include <base/proc.h>
@@ -30,7 +30,7 @@ struct ctl_conn {
 	sd_event_source *source;
 	struct cred cred;
 	gid_t *groups;
-	struct ucred first; /* on its first packet; pid -1: none yet */
+	struct ucred peer; /* who connected */
 	struct ctl_conn *prev, *next;
 };
 
@@ -62,14 +62,14 @@ static bool may_override(int sock, pid_t pid)
 
 static int identify(struct ctl_conn *c)
 {
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
+	const struct ucred *peer = &c->peer;
+	socklen_t len = sizeof(c->peer);
 
-	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) < 0)
 		return -errno;
-	c->cred.uid = peer.uid;
-	c->cred.gid = peer.gid;
-	c->cred.tid = peer.pid;
+	c->cred.uid = peer->uid;
+	c->cred.gid = peer->gid;
+	c->cred.tid = peer->pid;
 	len = 0;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE && len > 0) {
 		c->groups = malloc(len);
@@ -80,7 +80,7 @@ static int identify(struct ctl_conn *c)
 		c->cred.groups = c->groups;
 		c->cred.nr_groups = len / sizeof(gid_t);
 	}
-	c->cred.override = peer.uid == 0 && peer.pid > 0 && may_override(c->fd, peer.pid);
+	c->cred.override = peer->uid == 0 && peer->pid > 0 && may_override(c->fd, peer->pid);
 	return 0;
 }
 
@@ -174,11 +174,9 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		return 0;
 	}
 	r = unpack(c->ctl->conf.tree, &m, &fd, &now);
-	if (c->first.pid == -1)
-		c->first = now;
 	if ((size_t)n >= offsetof(struct ctl_request, size))
 		memcpy(&seq, bytes + offsetof(struct ctl_request, seq), sizeof(seq));
-	if (r == 0 && (now.pid == -1 || memcmp(&now, &c->first, sizeof(now)) != 0))
+	if (r == 0 && memcmp(&now, &c->peer, sizeof(now)) != 0)
 		r = -ESTALE;
 	if (r < 0) {
 		if (fd >= 0)
@@ -222,7 +220,6 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 		return 0;
 	c->ctl = ctl;
 	c->fd = fd;
-	c->first.pid = -1;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
 	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
@@ -239,7 +236,7 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 {
 	struct ctl *ctl = calloc(1, sizeof(*ctl));
-	int r = 0;
+	int on = 1, r = 0;
 
 	if (!ctl)
 		return -ENOMEM;
@@ -247,6 +244,9 @@ int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 	ctl->answer = malloc(sizeof(*ctl->answer));
 	if (!ctl->answer)
 		r = -ENOMEM;
+	/* Inherited by what is accepted: between accept4() and a setsockopt() a packet would come without credentials. */
+	else if (conf->listen_fd >= 0 && setsockopt(conf->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+		r = -errno;
 	else if (conf->listen_fd >= 0)
 		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect, ctl);
 	if (r < 0) {

@@ -209,6 +209,16 @@ class Inherited(Hostile):
         self.assertEqual(raw.ask(request(rawctl.OPEN, b"srv/mine", seq=3)), 0)
         os.close(library.srv_open("mine", os.O_RDWR))
 
+    def test_a_connection_on_which_nothing_was_said_yet(self):
+        library = self.connect()
+        library.srv_post("unspoken", os.memfd_create("x"), 0o600)
+        raw = Raw(self.folder)
+        self.addCleanup(raw.close)
+        ask = request(rawctl.OPEN, b"srv/unspoken")
+        self.assertEqual(harness.run_as(harness.USER_A, raw.ask, ask), -errno.ESTALE)
+        self.assertEqual(harness.run_as(None, raw.ask, ask), -errno.ESTALE, "another process, if of the same user")
+        self.assertEqual(raw.ask(ask), 0)
+
     def test_a_process_that_becomes_another_user(self):
         library = self.connect()
         library.srv_post("roots", os.memfd_create("x"), 0o600)
