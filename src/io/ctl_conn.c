@@ -34,16 +34,6 @@ struct ctl_conn {
 	struct ctl_conn *prev, *next;
 };
 
-static void drop(struct ctl_conn *c)
-{
-	DL_DELETE(c->ctl->conns, c);
-	c->ctl->nr_conns--;
-	sd_event_source_unref(c->source);
-	close(c->fd);
-	free(c->groups);
-	free(c);
-}
-
 /*
  * Root without capabilities is an ordinary user here as elsewhere. Before 6.5 nothing tells whether the peer's number is
  * still the peer's: a child could hold the connection of one that has died, and whose number one with capabilities
@@ -84,16 +74,24 @@ static int identify(struct ctl_conn *c)
 	return 0;
 }
 
-/* Take descriptors and credentials out of a packet. Return: 0; -EINVAL more than one descriptor, or cut. */
-static int unpack(struct tree *t, struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
-{
-	int r = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
+/* One packet. @fd: the descriptor that came with it, or -1; @error: 0; -EINVAL more than one descriptor, or cut. */
+struct packet {
+	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
+	size_t len;
+	struct ucred from;
+	int fd;
+	int error;
+};
 
+/* Take descriptors and credentials out of a packet. */
+static void unpack(struct tree *t, struct msghdr *m, struct packet *p)
+{
+	p->error = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
 	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
 		if (h->cmsg_level != SOL_SOCKET)
 			continue;
 		if (h->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(ret_cred, CMSG_DATA(h), sizeof(*ret_cred));
+			memcpy(&p->from, CMSG_DATA(h), sizeof(p->from));
 		} else if (h->cmsg_type == SCM_RIGHTS) {
 			size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
@@ -101,16 +99,66 @@ static int unpack(struct tree *t, struct msghdr *m, int *ret_fd, struct ucred *r
 				int fd;
 
 				memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-				if (*ret_fd < 0 && n == 1) {
-					*ret_fd = fd;
+				if (p->fd < 0 && n == 1) {
+					p->fd = fd;
 				} else {
 					t->close_fd(t, fd);
-					r = -EINVAL;
+					p->error = -EINVAL;
 				}
 			}
 		}
 	}
-	return r;
+}
+
+/* Return: 1 a packet, whose descriptor the caller disposes of; 0 the end; -errno. */
+static int receive(struct tree *t, int sock, struct packet *p)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * FDS_MAX)];
+	} control;
+	struct iovec iov = { .iov_base = p->bytes, .iov_len = sizeof(p->bytes) };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return -errno;
+	p->len = (size_t)n;
+	p->from = (struct ucred){ .pid = -1 };
+	p->fd = -1;
+	unpack(t, &m, p);
+	/* A packet without bytes has credentials at least, and perhaps descriptors. */
+	return n > 0 || m.msg_controllen > 0;
+}
+
+/*
+ * Close a connection. The kernel would drop the packets that wait in it, and close their descriptors here, which may
+ * wait as long as their sender likes.
+ */
+static void hang_up(struct tree *t, int sock)
+{
+	struct packet p;
+
+	shutdown(sock, SHUT_RDWR);
+	while (receive(t, sock, &p) > 0)
+		if (p.fd >= 0)
+			t->close_fd(t, p.fd);
+	close(sock);
+}
+
+static void drop(struct ctl_conn *c)
+{
+	DL_DELETE(c->ctl->conns, c);
+	c->ctl->nr_conns--;
+	sd_event_source_unref(c->source);
+	hang_up(c->ctl->conf.tree, c->fd);
+	free(c->groups);
+	free(c);
 }
 
 static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
@@ -148,44 +196,32 @@ static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
 static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 {
 	struct ctl_conn *c = ctx;
+	struct tree *t = c->ctl->conf.tree;
 	struct ctl_answer *a = c->ctl->answer;
-	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * FDS_MAX)];
-	} control;
-	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	struct ucred now = { .pid = -1 };
+	struct packet p;
 	uint64_t seq = 0;
-	int fd = -1, r;
-	ssize_t n;
+	int r;
 
-	n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	r = receive(t, sock, &p);
+	if (r == -EAGAIN || r == -EINTR)
 		return 0;
-	if (n <= 0) {
+	if (r <= 0) {
 		drop(c);
 		return 0;
 	}
-	r = unpack(c->ctl->conf.tree, &m, &fd, &now);
-	if ((size_t)n >= offsetof(struct ctl_request, size))
-		memcpy(&seq, bytes + offsetof(struct ctl_request, seq), sizeof(seq));
-	if (r == 0 && memcmp(&now, &c->peer, sizeof(now)) != 0)
+	if (p.len >= offsetof(struct ctl_request, size))
+		memcpy(&seq, p.bytes + offsetof(struct ctl_request, seq), sizeof(seq));
+	r = p.error;
+	if (r == 0 && memcmp(&p.from, &c->peer, sizeof(p.from)) != 0)
 		r = -ESTALE;
 	if (r < 0) {
-		if (fd >= 0)
-			c->ctl->conf.tree->close_fd(c->ctl->conf.tree, fd);
+		if (p.fd >= 0)
+			t->close_fd(t, p.fd);
 		a->result = r;
 		a->count = a->body_len = 0;
 		a->fd = -1;
 	} else {
-		ctl_handle(c->ctl, &c->cred, bytes, (size_t)n, fd, a);
+		ctl_handle(c->ctl, &c->cred, p.bytes, p.len, p.fd, a);
 	}
 	r = reply(c, seq, a);
 	/* One that is not borrowed was opened for the client, on a file whose close does not wait. */
@@ -209,25 +245,27 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
 {
 	struct ctl *ctl = ctx;
-	cleanup_fd int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ctl_conn *c;
 	int on = 1;
 
-	if (fd < 0 || ctl->nr_conns >= CTL_CONNS_MAX)
+	if (fd < 0)
 		return 0;
-	c = calloc(1, sizeof(*c));
-	if (!c)
+	c = ctl->nr_conns < CTL_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
+	if (!c) {
+		hang_up(ctl->conf.tree, fd);
 		return 0;
+	}
 	c->ctl = ctl;
 	c->fd = fd;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
 	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
+		hang_up(ctl->conf.tree, fd);
 		free(c->groups);
 		free(c);
 		return 0;
 	}
-	take_fd(&fd);
 	DL_APPEND(ctl->conns, c);
 	ctl->nr_conns++;
 	return 0;

@@ -7,7 +7,9 @@ import os
 import random
 import resource
 import select
+import signal
 import socket
+import struct
 import subprocess
 import threading
 import time
@@ -129,6 +131,8 @@ class Packets(Hostile):
             self.refused(request(rawctl.POST, b"srv/x"), fds=many)
             self.refused(request(rawctl.POST, b"srv/x"), fds=fds)
             self.refused(b"garbage", fds=many[:4])
+            self.refused(b"", fds=many)
+            self.refused(b"", fds=fds[:1])
             for op in (rawctl.STAT, rawctl.REMOVE, rawctl.OPEN, rawctl.CREATE, rawctl.SEAL):
                 with Raw(self.folder) as raw:
                     raw.ask(request(op, b"srv/x"), fds[:1])
@@ -178,6 +182,32 @@ class Packets(Hostile):
             with harness.Connection(self.folder.dir) as library:
                 return library.status().entries
         self.assertGreaterEqual(harness.run_as(harness.USER_A, by_library), 2)
+
+    def test_what_is_not_read_any_more_is_not_waited_for(self):
+        """Closing a connection drops its packets, and with them a socket that lingers."""
+        worker = self.folder.worker_pid()
+        connections = contextlib.ExitStack()
+        self.addCleanup(connections.close)
+        for _ in range(512):
+            connections.enter_context(Raw(self.folder))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        lingering = socket.create_connection(listener.getsockname())
+        lingering.setblocking(False)
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+        with self.assertRaises(BlockingIOError):
+            while True:
+                lingering.send(bytes(1 << 20))
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with Raw(self.folder) as raw:
+                raw.send(b"", [lingering.fileno()])
+                os.close(lingering.detach())
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        self.others_are_served()
+        connections.close()
+        self.folder.kill_worker()  # which keeps what it cannot close without waiting
 
     def test_half_a_conversation(self):
         for _ in range(50):
