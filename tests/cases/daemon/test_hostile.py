@@ -249,6 +249,16 @@ class Inherited(Hostile):
         self.assertEqual(harness.run_as(None, raw.ask, ask), -errno.ESTALE, "another process, if of the same user")
         self.assertEqual(raw.ask(ask), 0)
 
+    def test_a_request_that_another_user_has_made(self):
+        """Its number is no secret: who sends it again gets nothing by it."""
+        def ask(flags=0):
+            with Raw(self.folder) as raw:
+                return raw.ask(request(rawctl.CREATE, b"mem/made", token=77, seq=5, size=4096, flags=flags))
+        self.assertEqual(harness.run_as(harness.USER_A, ask), 0)
+        self.assertEqual(harness.run_as(harness.USER_A, ask), -errno.EEXIST)
+        self.assertEqual(harness.run_as(harness.USER_A, ask, 1), 0)
+        self.assertEqual(harness.run_as(harness.USER_B, ask, 1), -errno.EEXIST)
+
     def test_a_process_that_becomes_another_user(self):
         library = self.connect()
         library.srv_post("roots", os.memfd_create("x"), 0o600)
