@@ -38,6 +38,7 @@ struct proc_info {
  */
 int proc_read(pid_t tid, struct proc_info *ret);
 
+#define PROC_CAP_CHOWN (1ULL << 0)
 #define PROC_CAP_DAC_OVERRIDE (1ULL << 1)
 #define PROC_CAP_FOWNER (1ULL << 3)
 
