@@ -87,3 +87,19 @@ bool proc_capable(pid_t tid, uint64_t caps)
 	return stat(path, &its) == 0 && stat("/proc/self/ns/user", &ours) == 0 && its.st_dev == ours.st_dev &&
 	       its.st_ino == ours.st_ino;
 }
+
+static bool maps_all(const char *path)
+{
+	unsigned int inside, outside, count;
+	FILE *f = fopen(path, "re");
+	bool all = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX;
+
+	if (f)
+		fclose(f);
+	return all;
+}
+
+bool proc_sees_all_ids(void)
+{
+	return maps_all("/proc/self/uid_map") && maps_all("/proc/self/gid_map");
+}

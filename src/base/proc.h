@@ -49,4 +49,12 @@ int proc_read(pid_t tid, struct proc_info *ret);
  */
 bool proc_capable(pid_t tid, uint64_t caps);
 
+#define PROC_ID_UNMAPPED 65534
+
+/**
+ * proc_sees_all_ids() - has every uid and gid a number in our user namespace?
+ * If not, PROC_ID_UNMAPPED stands for all that have none, and is nobody's in particular.
+ */
+bool proc_sees_all_ids(void);
+
 #endif

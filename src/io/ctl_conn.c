@@ -31,6 +31,7 @@ struct ctl_conn {
 	struct cred cred;
 	gid_t *groups;
 	struct ucred peer; /* who connected */
+	bool unmapped; /* one of many with that number, and so nobody */
 	struct ctl_conn *prev, *next;
 };
 
@@ -57,6 +58,7 @@ static int identify(struct ctl_conn *c)
 
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) < 0)
 		return -errno;
+	c->unmapped = !c->ctl->sees_all_ids && (peer->uid == PROC_ID_UNMAPPED || peer->gid == PROC_ID_UNMAPPED);
 	c->cred.uid = peer->uid;
 	c->cred.gid = peer->gid;
 	c->cred.tid = peer->pid;
@@ -68,7 +70,9 @@ static int identify(struct ctl_conn *c)
 		if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &len) < 0)
 			return -errno;
 		c->cred.groups = c->groups;
-		c->cred.nr_groups = len / sizeof(gid_t);
+		for (size_t i = 0; i < len / sizeof(gid_t); i++)
+			if (c->ctl->sees_all_ids || c->groups[i] != PROC_ID_UNMAPPED)
+				c->groups[c->cred.nr_groups++] = c->groups[i];
 	}
 	c->cred.override = peer->uid == 0 && peer->pid > 0 && may_override(c->fd, peer->pid);
 	return 0;
@@ -214,6 +218,8 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 	r = p.error;
 	if (r == 0 && memcmp(&p.from, &c->peer, sizeof(p.from)) != 0)
 		r = -ESTALE;
+	if (r == 0 && c->unmapped)
+		r = -EOVERFLOW;
 	if (r < 0) {
 		if (p.fd >= 0)
 			t->close_fd(t, p.fd);
@@ -279,6 +285,7 @@ int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 	if (!ctl)
 		return -ENOMEM;
 	ctl->conf = *conf;
+	ctl->sees_all_ids = proc_sees_all_ids();
 	ctl->answer = malloc(sizeof(*ctl->answer));
 	if (!ctl->answer)
 		r = -ENOMEM;

@@ -18,6 +18,7 @@ struct ctl {
 	struct ctl_conn *conns;
 	unsigned int nr_conns;
 	struct ctl_answer *answer;
+	bool sees_all_ids;
 };
 
 #endif

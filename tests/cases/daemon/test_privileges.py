@@ -293,6 +293,29 @@ class OwnFolder(harness.FolderCase):
         self.assertRegex(text, r"passthrough no: \S")
         self.assertEqual(left, [], "mounts left behind")
 
+    def test_those_whom_its_user_namespace_does_not_know(self):
+        """They look like one user there; and would have each other's entries."""
+        path = self.scratch("socket")
+        subprocess.run(["unshare", "-Ur"] + harness.program("ksharedd")
+                       + ["--no-mount", "--dir", self.scratch("none"), "--socket", path], env=self.environment,
+                       stdin=subprocess.DEVNULL, check=True, timeout=10 * harness.SCALE)
+
+        class There:
+            def socket(self):
+                return path
+
+        def ask(op, fds=()):
+            with rawctl.Raw(There()) as raw:
+                return raw.ask(rawctl.request(op, b"srv/entry", oflags=os.O_RDWR), fds)
+
+        try:
+            fd = os.memfd_create("posted")
+            self.assertEqual(harness.run_as(harness.USER_A, ask, rawctl.POST, [fd]), -errno.EOVERFLOW)
+            self.assertEqual(harness.run_as(harness.USER_B, ask, rawctl.OPEN), -errno.EOVERFLOW)
+            self.assertEqual((ask(rawctl.POST, [fd]), ask(rawctl.OPEN)), (0, 0), "root is mapped")
+        finally:
+            subprocess.run(harness.program("kshared") + ["--at", path, "down"], check=True)
+
     def test_a_mount_in_a_user_namespace(self):
         script = """
             set -e
