@@ -248,6 +248,13 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 	return n;
 }
 
+static bool has_room(const struct ctl *ctl, uid_t uid)
+{
+	bool kept = uid == 0 || uid == ctl->conf.tree->uid;
+
+	return ctl->nr_conns < CTL_CONNS_MAX + (kept ? CTL_CONNS_KEPT : 0) && count_uid(ctl, uid) < CTL_CONNS_UID_MAX;
+}
+
 static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
 {
 	struct ctl *ctl = ctx;
@@ -257,7 +264,7 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 
 	if (fd < 0)
 		return 0;
-	c = ctl->nr_conns < CTL_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
+	c = calloc(1, sizeof(*c));
 	if (!c) {
 		hang_up(ctl->conf.tree, fd);
 		return 0;
@@ -265,7 +272,7 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 	c->ctl = ctl;
 	c->fd = fd;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
-	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
+	    !has_room(ctl, c->cred.uid) ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
 		hang_up(ctl->conf.tree, fd);
 		free(c->groups);

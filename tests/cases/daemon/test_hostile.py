@@ -183,6 +183,25 @@ class Packets(Hostile):
                 return library.status().entries
         self.assertGreaterEqual(harness.run_as(harness.USER_A, by_library), 2)
 
+    def test_users_that_take_all_connections(self):
+        """Limits count uids, and who has a range of subordinate ones has many; root comes in all the same."""
+        def hold(end):
+            raws = [Raw(self.folder) for _ in range(512)]
+            os.read(end, 1)
+            return raws[-1].ask(request(rawctl.HELLO))
+        reader, writer = os.pipe()
+        children = [self.child(hold, reader, uid=62000 + i) for i in range(8)]
+        def refused():
+            with Raw(self.folder) as raw, contextlib.suppress(BrokenPipeError):
+                return raw.ask(request(rawctl.HELLO)) is None
+            return True
+        harness.wait_until(lambda: harness.run_as(harness.USER_A, refused), "all connections are taken")
+        self.assertEqual(self.folder.status()["entries"], 2)
+        os.write(writer, bytes(len(children)))
+        for child in children:
+            self.assertEqual(child.result(), 0)
+        harness.wait_until(lambda: not harness.run_as(harness.USER_A, refused), "there is room again")
+
     def test_what_is_not_read_any_more_is_not_waited_for(self):
         """Closing a connection drops its packets, and with them a socket that lingers."""
         worker = self.folder.worker_pid()
