@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: LGPL-2.1-or-later
 /*
- * proc.c - reads /proc/PID/status: one read, so that all of it is of one moment.
+ * proc.c - reads /proc/PID/status, in one read, so that all of it is of one moment; and whose namespace that is about.
  *
  * A process chooses its own name; it stands on the first line, escaped by the kernel (newline and
  * backslash), so it cannot pretend to be another line.
@@ -12,6 +12,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 static const char *field(const char *text, const char *name)
 {
@@ -71,4 +72,34 @@ int proc_read(pid_t tid, struct proc_info *ret)
 		ret->groups[ret->nr_groups++] = (gid_t)strtoul(at, &end, 10);
 	}
 	return 0;
+}
+
+bool proc_capable(pid_t tid, uint64_t caps)
+{
+	struct proc_info info;
+	struct stat its, ours;
+	char path[64];
+
+	/* In this order: one may enter another namespace at any time, but come into ours only with all rights in it. */
+	if (proc_read(tid, &info) < 0 || (info.cap_eff & caps) != caps)
+		return false;
+	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)tid);
+	return stat(path, &its) == 0 && stat("/proc/self/ns/user", &ours) == 0 && its.st_dev == ours.st_dev &&
+	       its.st_ino == ours.st_ino;
+}
+
+static bool maps_all(const char *path)
+{
+	unsigned int inside, outside, count;
+	FILE *f = fopen(path, "re");
+	bool all = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX;
+
+	if (f)
+		fclose(f);
+	return all;
+}
+
+bool proc_sees_all_ids(void)
+{
+	return maps_all("/proc/self/uid_map") && maps_all("/proc/self/gid_map");
 }

@@ -16,6 +16,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
@@ -32,6 +33,9 @@
 #endif
 #ifndef __NR_landlock_create_ruleset
 #define __NR_landlock_create_ruleset 444
+#endif
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
 #endif
 #define LANDLOCK_VERSION (1U << 0)
 #define UFFD_USER_MODE 1
@@ -148,6 +152,22 @@ static void probe_pidfd_thread(struct finding *f)
 	cleanup_fd int pidfd = (int)syscall(SYS_pidfd_open, gettid(), PIDFD_THREAD);
 
 	found_call(f, pidfd);
+}
+
+static void probe_peer_pidfd(struct finding *f)
+{
+	cleanup_fd int pidfd = -1;
+	socklen_t len = sizeof(pidfd);
+	int sock[2], r;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0) {
+		found_call(f, -1);
+		return;
+	}
+	r = getsockopt(sock[0], SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len);
+	found_call(f, r);
+	close(sock[0]);
+	close(sock[1]);
 }
 
 static void probe_memfd(struct finding *f)
@@ -314,6 +334,10 @@ static const struct probe probes[] = {
 	  .used_for = "posting from a thread that has its own descriptors",
 	  .gain = "no refusal of threads with an unshared table",
 	  .run = probe_pidfd_thread },
+	{ .name = "SO_PEERPIDFD",
+	  .used_for = "root's passing over modes on the control socket",
+	  .gain = "root may do to others' entries by the library what he may through the mount",
+	  .run = probe_peer_pidfd },
 	{ .name = "memfd seals",
 	  .used_for = "memory objects that cannot shrink under a reader",
 	  .gain = "memory objects",

@@ -40,15 +40,6 @@ int access_check(const struct entry *e, const struct cred *c, unsigned int want)
 	return -EACCES;
 }
 
-#define CAP_FOWNER_BIT (1ULL << 3)
-
-static bool may_anything(pid_t tid)
-{
-	struct proc_info info;
-
-	return tid > 0 && proc_read(tid, &info) == 0 && (info.cap_eff & CAP_FOWNER_BIT);
-}
-
 int access_unlink(const struct entry *e, const struct cred *c)
 {
 	const struct entry *dir = e->parent;
@@ -59,8 +50,11 @@ int access_unlink(const struct entry *e, const struct cred *c)
 		return r;
 	if (!(dir->mode & S_ISVTX) || c->override || c->uid == dir->uid || c->uid == e->uid)
 		return 0;
-	/* What the kernel has checked was the entry that had this name before it waited for the entry's lock. */
-	return c->checked && may_anything(c->tid) ? 0 : -EPERM;
+	/*
+	 * What the kernel has checked was the entry that had this name before it waited for the entry's lock. The thread
+	 * waits for our answer all the while.
+	 */
+	return c->checked && c->tid > 0 && proc_capable(c->tid, PROC_CAP_FOWNER) ? 0 : -EPERM;
 }
 
 unsigned int access_wanted(int oflags)

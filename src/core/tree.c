@@ -191,18 +191,26 @@ static int take_slot(struct tree *t, uint32_t *ret)
 	return 0;
 }
 
-/* A resent request that its first worker had finished: give the same answer. */
+/*
+ * A resent request that its first worker had finished: give the same answer. On the socket its id is the client's own choice:
+ * an entry that is another user's is not what this one has made.
+ */
 static bool answered(struct tree *t, struct request *rq, int *result, struct entry **ret)
 {
+	struct entry *e;
 	uint64_t id;
 
 	if (!rq->resent || !done_find(t, rq, result, &id))
 		return false;
-	if (ret && *result >= 0) {
-		*ret = tree_by_id(t, id);
-		if (!*ret)
-			*result = -ENOENT;
-	}
+	if (!ret || *result < 0)
+		return true;
+	e = tree_by_id(t, id);
+	if (e && !rq->cred->checked && e->uid != rq->cred->uid)
+		return false;
+	if (e)
+		*ret = e;
+	else
+		*result = -ENOENT;
 	return true;
 }
 

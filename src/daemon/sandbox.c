@@ -55,7 +55,7 @@ static int filter(void)
 		/* requests in, answers out */
 		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg),
 		SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(accept4), SCMP_SYS(getsockopt),
-		SCMP_SYS(setsockopt), SCMP_SYS(socket), SCMP_SYS(connect),
+		SCMP_SYS(setsockopt), SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(shutdown),
 		/* the loop */
 		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
 		SCMP_SYS(epoll_create1), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(signalfd4),

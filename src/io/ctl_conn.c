@@ -3,8 +3,8 @@
  * ctl_conn.c - connections: who the peer is, one packet in, one packet out.
  *
  * Who the peer is comes from SO_PEERCRED and SO_PEERGROUPS. A connection may be inherited by another process, or its
- * process may become another user; so the kernel's credentials on each packet must stay those of the first, and
- * if not, the request is refused with -ESTALE and the library connects anew.
+ * process may become another user; so the kernel's credentials on each packet, the first too, must be those of the
+ * one that connected, and if not, the request is refused with -ESTALE and the library connects anew.
  */
 #include <base/cleanup.h>
 #include <base/proc.h>
@@ -14,12 +14,15 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 #include <utlist.h>
 
 #define FDS_MAX 253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
-#define CAP_DAC_OVERRIDE_BIT (1ULL << 1)
-#define CAP_FOWNER_BIT (1ULL << 3)
+
+#ifndef SO_PEERPIDFD
+#define SO_PEERPIDFD 77
+#endif
 
 struct ctl_conn {
 	struct ctl *ctl;
@@ -27,32 +30,38 @@ struct ctl_conn {
 	sd_event_source *source;
 	struct cred cred;
 	gid_t *groups;
-	struct ucred first; /* on its first packet; pid -1: none yet */
+	struct ucred peer; /* who connected */
+	bool unmapped; /* one of many with that number, and so nobody */
 	struct ctl_conn *prev, *next;
 };
 
-static void drop(struct ctl_conn *c)
+/*
+ * Root without capabilities is an ordinary user here as elsewhere. Before 6.5 nothing tells whether the peer's number is
+ * still the peer's: a child could hold the connection of one that has died, and whose number one with capabilities
+ * has now. So there nobody has the right.
+ */
+static bool may_override(int sock, pid_t pid)
 {
-	DL_DELETE(c->ctl->conns, c);
-	c->ctl->nr_conns--;
-	sd_event_source_unref(c->source);
-	/* What has not been received of it may hold sockets that linger. */
-	c->ctl->conf.tree->close_fd(c->ctl->conf.tree, c->cred.uid, c->fd);
-	free(c->groups);
-	free(c);
+	cleanup_fd int pidfd = -1;
+	socklen_t len = sizeof(pidfd);
+
+	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &pidfd, &len) < 0 ||
+	    !proc_capable(pid, PROC_CAP_DAC_OVERRIDE | PROC_CAP_FOWNER))
+		return false;
+	return syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) == 0 || errno == EPERM;
 }
 
 static int identify(struct ctl_conn *c)
 {
-	struct ucred peer;
-	struct proc_info info;
-	socklen_t len = sizeof(peer);
+	const struct ucred *peer = &c->peer;
+	socklen_t len = sizeof(c->peer);
 
-	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) < 0)
 		return -errno;
-	c->cred.uid = peer.uid;
-	c->cred.gid = peer.gid;
-	c->cred.tid = peer.pid;
+	c->unmapped = !c->ctl->sees_all_ids && (peer->uid == PROC_ID_UNMAPPED || peer->gid == PROC_ID_UNMAPPED);
+	c->cred.uid = peer->uid;
+	c->cred.gid = peer->gid;
+	c->cred.tid = peer->pid;
 	len = 0;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE && len > 0) {
 		c->groups = malloc(len);
@@ -61,24 +70,32 @@ static int identify(struct ctl_conn *c)
 		if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, c->groups, &len) < 0)
 			return -errno;
 		c->cred.groups = c->groups;
-		c->cred.nr_groups = len / sizeof(gid_t);
+		for (size_t i = 0; i < len / sizeof(gid_t); i++)
+			if (c->ctl->sees_all_ids || c->groups[i] != PROC_ID_UNMAPPED)
+				c->groups[c->cred.nr_groups++] = c->groups[i];
 	}
-	/* Root that has given up its capabilities is an ordinary user here as elsewhere. */
-	if (peer.uid == 0 && peer.pid > 0 && proc_read(peer.pid, &info) == 0 && info.uid[1] == 0)
-		c->cred.override = (info.cap_eff & CAP_DAC_OVERRIDE_BIT) && (info.cap_eff & CAP_FOWNER_BIT);
+	c->cred.override = peer->uid == 0 && peer->pid > 0 && may_override(c->fd, peer->pid);
 	return 0;
 }
 
-/* Take descriptors and credentials out of a packet. Return: 0; -EINVAL more than one descriptor, or cut. */
-static int unpack(struct tree *t, uid_t uid, struct msghdr *m, int *ret_fd, struct ucred *ret_cred)
-{
-	int r = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
+/* One packet. @fd: the descriptor that came with it, or -1; @error: 0; -EINVAL more than one descriptor, or cut. */
+struct packet {
+	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
+	size_t len;
+	struct ucred from;
+	int fd;
+	int error;
+};
 
+/* Take descriptors and credentials out of a packet. */
+static void unpack(struct tree *t, uid_t uid, struct msghdr *m, struct packet *p)
+{
+	p->error = (m->msg_flags & MSG_CTRUNC) ? -EINVAL : 0;
 	for (struct cmsghdr *h = CMSG_FIRSTHDR(m); h; h = CMSG_NXTHDR(m, h)) {
 		if (h->cmsg_level != SOL_SOCKET)
 			continue;
 		if (h->cmsg_type == SCM_CREDENTIALS) {
-			memcpy(ret_cred, CMSG_DATA(h), sizeof(*ret_cred));
+			memcpy(&p->from, CMSG_DATA(h), sizeof(p->from));
 		} else if (h->cmsg_type == SCM_RIGHTS) {
 			size_t n = (h->cmsg_len - CMSG_LEN(0)) / sizeof(int);
 
@@ -86,16 +103,68 @@ static int unpack(struct tree *t, uid_t uid, struct msghdr *m, int *ret_fd, stru
 				int fd;
 
 				memcpy(&fd, CMSG_DATA(h) + i * sizeof(int), sizeof(int));
-				if (*ret_fd < 0 && n == 1) {
-					*ret_fd = fd;
+				if (p->fd < 0 && n == 1) {
+					p->fd = fd;
 				} else {
 					t->close_fd(t, uid, fd);
-					r = -EINVAL;
+					p->error = -EINVAL;
 				}
 			}
 		}
 	}
-	return r;
+}
+
+/* Return: 1 a packet, whose descriptor the caller disposes of; 0 the end; -errno. */
+static int receive(struct tree *t, uid_t uid, int sock, struct packet *p)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * FDS_MAX)];
+	} control;
+	struct iovec iov = { .iov_base = p->bytes, .iov_len = sizeof(p->bytes) };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	ssize_t n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+
+	if (n < 0)
+		return -errno;
+	p->len = (size_t)n;
+	p->from = (struct ucred){ .pid = -1 };
+	p->fd = -1;
+	unpack(t, uid, &m, p);
+	/* A packet without bytes has credentials at least, and perhaps descriptors. */
+	return n > 0 || m.msg_controllen > 0;
+}
+
+/*
+ * Close a connection. The kernel would drop the packets that wait in it, and close their descriptors here, which may
+ * wait as long as their sender likes.
+ */
+static void hang_up(struct tree *t, uid_t uid, int sock)
+{
+	struct packet p;
+
+	if (sock < 0)
+		return;
+	shutdown(sock, SHUT_RDWR);
+	while (receive(t, uid, sock, &p) > 0)
+		if (p.fd >= 0)
+			t->close_fd(t, uid, p.fd);
+	close(sock);
+}
+
+static void drop(struct ctl_conn *c)
+{
+	DL_DELETE(c->ctl->conns, c);
+	c->ctl->nr_conns--;
+	sd_event_source_unref(c->source);
+	hang_up(c->ctl->conf.tree, c->cred.uid, c->fd);
+	free(c->groups);
+	free(c);
 }
 
 static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
@@ -142,55 +211,44 @@ static bool brings_descriptors(int sock)
 static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 {
 	struct ctl_conn *c = ctx;
-	struct ctl_answer *a = c->ctl->answer;
 	struct tree *t = c->ctl->conf.tree;
-	_Alignas(8) unsigned char bytes[sizeof(struct ctl_request) + 1];
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int) * FDS_MAX)];
-	} control;
-	struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	struct ucred now = { .pid = -1 };
+	struct ctl_answer *a = c->ctl->answer;
+	struct packet p;
 	uint64_t seq = 0;
-	int fd = -1, r;
-	ssize_t n;
+	int r;
 
 	if (t->barred && t->barred(t, c->cred.uid) && brings_descriptors(sock)) {
+		/* They are not received, but left to a kernel worker with the connection. */
 		a->result = -EBUSY;
 		a->count = a->body_len = 0;
 		a->fd = -1;
 		reply(c, 0, a);
+		t->close_fd(t, c->cred.uid, take_fd(&c->fd));
 		drop(c);
 		return 0;
 	}
-	n = recvmsg(sock, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-	if (n < 0 && (errno == EAGAIN || errno == EINTR))
+	r = receive(t, c->cred.uid, sock, &p);
+	if (r == -EAGAIN || r == -EINTR)
 		return 0;
-	if (n <= 0) {
+	if (r <= 0) {
 		drop(c);
 		return 0;
 	}
-	r = unpack(t, c->cred.uid, &m, &fd, &now);
-	if (c->first.pid == -1)
-		c->first = now;
-	if ((size_t)n >= offsetof(struct ctl_request, size))
-		memcpy(&seq, bytes + offsetof(struct ctl_request, seq), sizeof(seq));
-	if (r == 0 && (now.pid == -1 || memcmp(&now, &c->first, sizeof(now)) != 0))
+	if (p.len >= offsetof(struct ctl_request, size))
+		memcpy(&seq, p.bytes + offsetof(struct ctl_request, seq), sizeof(seq));
+	r = p.error;
+	if (r == 0 && memcmp(&p.from, &c->peer, sizeof(p.from)) != 0)
 		r = -ESTALE;
+	if (r == 0 && c->unmapped)
+		r = -EOVERFLOW;
 	if (r < 0) {
-		if (fd >= 0)
-			t->close_fd(t, c->cred.uid, fd);
+		if (p.fd >= 0)
+			t->close_fd(t, c->cred.uid, p.fd);
 		a->result = r;
 		a->count = a->body_len = 0;
 		a->fd = -1;
 	} else {
-		ctl_handle(c->ctl, &c->cred, bytes, (size_t)n, fd, a);
+		ctl_handle(c->ctl, &c->cred, p.bytes, p.len, p.fd, a);
 	}
 	r = reply(c, seq, a);
 	/* One that is not borrowed was opened for the client, on a file whose close does not wait. */
@@ -211,6 +269,13 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 	return n;
 }
 
+static bool has_room(const struct ctl *ctl, uid_t uid)
+{
+	bool kept = uid == 0 || uid == ctl->conf.tree->uid;
+
+	return ctl->nr_conns < CTL_CONNS_MAX + (kept ? CTL_CONNS_KEPT : 0) && count_uid(ctl, uid) < CTL_CONNS_UID_MAX;
+}
+
 static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
 {
 	struct ctl *ctl = ctx;
@@ -220,18 +285,17 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 
 	if (fd < 0)
 		return 0;
-	c = ctl->nr_conns < CTL_CONNS_MAX ? calloc(1, sizeof(*c)) : NULL;
+	c = calloc(1, sizeof(*c));
 	if (!c) {
-		ctl->conf.tree->close_fd(ctl->conf.tree, 0, fd);
+		hang_up(ctl->conf.tree, 0, fd);
 		return 0;
 	}
 	c->ctl = ctl;
 	c->fd = fd;
-	c->first.pid = -1;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
-	    count_uid(ctl, c->cred.uid) >= CTL_CONNS_UID_MAX ||
+	    !has_room(ctl, c->cred.uid) ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {
-		ctl->conf.tree->close_fd(ctl->conf.tree, c->cred.uid, fd);
+		hang_up(ctl->conf.tree, c->cred.uid, fd);
 		free(c->groups);
 		free(c);
 		return 0;
@@ -244,14 +308,18 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 {
 	struct ctl *ctl = calloc(1, sizeof(*ctl));
-	int r = 0;
+	int on = 1, r = 0;
 
 	if (!ctl)
 		return -ENOMEM;
 	ctl->conf = *conf;
+	ctl->sees_all_ids = proc_sees_all_ids();
 	ctl->answer = malloc(sizeof(*ctl->answer));
 	if (!ctl->answer)
 		r = -ENOMEM;
+	/* Inherited by what is accepted: between accept4() and a setsockopt() a packet would come without credentials. */
+	else if (conf->listen_fd >= 0 && setsockopt(conf->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+		r = -errno;
 	else if (conf->listen_fd >= 0)
 		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect, ctl);
 	if (r < 0) {

@@ -9,6 +9,7 @@
 
 #define CTL_CONNS_MAX 4096
 #define CTL_CONNS_UID_MAX 512
+#define CTL_CONNS_KEPT 32 /* beyond them, for those who can end the folder */
 
 struct ctl_conn;
 
@@ -18,6 +19,7 @@ struct ctl {
 	struct ctl_conn *conns;
 	unsigned int nr_conns;
 	struct ctl_answer *answer;
+	bool sees_all_ids;
 };
 
 #endif

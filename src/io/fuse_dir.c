@@ -4,8 +4,11 @@
  *
  * How long the kernel may remember an answer: names for a day where it can be told that they changed (7.44), else not
  * at all; attributes for a day, since every change passes here or is told, except of what can change behind our
- * back: sizes are then not remembered, what is less for ten seconds.
+ * back: sizes are then not remembered, what is less for ten seconds. An entry that has many inodes (NODE_MASK) is changed
+ * by way of one, and nothing tells the kernel of the others: theirs are remembered just for the open() that follows
+ * its look-up, and whose entry it is is asked here again before it is changed.
  */
+#include <base/proc.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -18,11 +21,13 @@
 #include <wire/keep.h>
 
 #define DAY 86400
+#define ALIAS_VALID_NS 10000000
 
 struct facts {
 	struct fuse_attr attr;
 	int64_t btime_ns;
 	uint64_t valid_s; /* how long it may be remembered */
+	uint32_t valid_ns;
 	bool waits;
 };
 
@@ -71,7 +76,8 @@ static void look_at(struct entry *e, struct facts *ret)
 	split(e->ctime_ns, &a->ctime, &a->ctimensec);
 	ret->btime_ns = e->btime_ns;
 	ret->waits = d.waits;
-	ret->valid_s = d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 10 : 0;
+	ret->valid_s = d.waits ? 0 : d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 10 : 0;
+	ret->valid_ns = d.waits && d.change == CHANGE_NEVER ? ALIAS_VALID_NS : 0;
 }
 
 void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret)
@@ -83,6 +89,7 @@ void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret
 		.nodeid = e->id | (facts.waits ? ++f->tree->store->shm->next_alias << NODE_BITS : 0),
 		.entry_valid = f->minor >= 44 && !facts.waits ? DAY : 0,
 		.attr_valid = facts.valid_s,
+		.attr_valid_nsec = facts.valid_ns,
 		.attr = facts.attr,
 	};
 }
@@ -101,7 +108,11 @@ static void finish_attr(struct fuse_request *q)
 	struct fuse_attr_out out;
 
 	look_at(q->e, &facts);
-	out = (struct fuse_attr_out){ .attr_valid = facts.valid_s, .attr = facts.attr };
+	out = (struct fuse_attr_out){
+		.attr_valid = facts.valid_s,
+		.attr_valid_nsec = facts.valid_ns,
+		.attr = facts.attr,
+	};
 	fuse_finish_bytes(q, &out, sizeof(out));
 }
 
@@ -132,6 +143,7 @@ void fuse_do_statx(struct fuse_request *q)
 	a = &facts.attr;
 	split(facts.btime_ns, &born, &born_nsec);
 	out.attr_valid = facts.valid_s;
+	out.attr_valid_nsec = facts.valid_ns;
 	out.stat = (struct fuse_statx){
 		.mask = STATX_BASIC_STATS | STATX_BTIME,
 		.blksize = a->blksize,
@@ -150,23 +162,26 @@ void fuse_do_statx(struct fuse_request *q)
 	fuse_finish_bytes(q, &out, sizeof(out));
 }
 
+/* May the caller make this change, as far as it depends on whose entry it is now? Return: 0; -EPERM. */
+static int check_owner(const struct fuse_request *q, const struct attr_change *c, bool time_is_given)
+{
+	uint64_t caps = 0;
+
+	if (!(q->h.nodeid & ~NODE_MASK) || q->cred.uid == q->e->uid)
+		return 0;
+	if (c->mask & (ATTR_UID | ATTR_GID))
+		caps |= PROC_CAP_CHOWN;
+	if ((c->mask & ATTR_MODE) || time_is_given)
+		caps |= PROC_CAP_FOWNER;
+	return !caps || (q->cred.tid > 0 && proc_capable(q->cred.tid, caps)) ? 0 : -EPERM;
+}
+
 void fuse_do_setattr(struct fuse_request *q)
 {
 	const struct fuse_setattr_in *in = q->in;
 	struct attr_change c = { .mode = in->mode, .uid = in->uid, .gid = in->gid };
-	int r = 0;
+	int r;
 
-	if (in->valid & FATTR_SIZE) {
-		if (entry_is_dir(q->e))
-			r = -EISDIR;
-		else if (!q->e->kind->resize)
-			r = -EINVAL;
-		else {
-			q->rq.size = in->size;
-			q->rq.flags = (in->valid & FATTR_FH) != 0;
-			r = q->e->kind->resize(q->e, &q->rq);
-		}
-	}
 	if (in->valid & FATTR_MODE)
 		c.mask |= ATTR_MODE;
 	if (in->valid & FATTR_UID)
@@ -176,6 +191,18 @@ void fuse_do_setattr(struct fuse_request *q)
 	if (in->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) {
 		c.mask |= ATTR_MTIME;
 		c.mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now() : join(in->mtime, in->mtimensec);
+	}
+	r = check_owner(q, &c, (in->valid & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW));
+	if (r == 0 && (in->valid & FATTR_SIZE)) {
+		if (entry_is_dir(q->e))
+			r = -EISDIR;
+		else if (!q->e->kind->resize)
+			r = -EINVAL;
+		else {
+			q->rq.size = in->size;
+			q->rq.flags = (in->valid & FATTR_FH) != 0;
+			r = q->e->kind->resize(q->e, &q->rq);
+		}
 	}
 	if (r == 0 && c.mask)
 		r = tree_setattr(q->e, &c, &q->rq);

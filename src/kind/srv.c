@@ -248,12 +248,12 @@ static int post_number(struct entry *e, struct request *rq)
 		return -EPERM;
 	if (e->tree->barred && e->tree->barred(e->tree, rq->cred->uid))
 		return -EBUSY;
-	fd = take_fd_of(rq->cred->tid, rq->cred->uid, rq->cred->gid, number, &info);
-	if (fd < 0)
-		return fd;
-	r = adopt(e, fd, rq->cred, info.tgid, info.comm);
+	r = take_fd_of(rq->cred->tid, rq->cred->uid, rq->cred->gid, number, &info, &fd);
+	if (r == 0)
+		r = adopt(e, fd, rq->cred, info.tgid, info.comm);
 	if (r < 0) {
-		e->tree->close_fd(e->tree, rq->cred->uid, fd);
+		if (fd >= 0)
+			e->tree->close_fd(e->tree, rq->cred->uid, fd);
 		return r;
 	}
 	entry_save(e, rq, fd);

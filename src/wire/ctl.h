@@ -9,8 +9,8 @@
  * CTL_POST, the opened one with a good reply to CTL_OPEN and CTL_CREATE.
  *
  * Identity is the peer's: SO_PEERCRED and SO_PEERGROUPS when the connection is made, and the SCM_CREDENTIALS that the
- * kernel checks on every packet (the library sends its effective ids) must stay those of the first; if not, the
- * reply is -ESTALE and the client connects again.
+ * kernel checks on every packet (the library sends its effective ids) must be those of the process that connected; if
+ * not, the reply is -ESTALE and the client connects again.
  *
  * Exactly once: (token, seq) names a request for ever: token is 64 random bits that a client chooses per connection
  * object, seq counts its requests. When a connection breaks before the reply came, the client connects again and sends the same

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * test_take.c - a descriptor is taken only from the thread that asked, as it asked; and what /proc says of it.
+ * test_take.c - a descriptor is taken only from the thread that asked, as it asked; and what /proc says of it, and
+ * whose capabilities count.
  */
 #include <setjmp.h>
 #include <stdbool.h>
@@ -14,6 +15,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -27,6 +29,15 @@
 #include <unistd.h>
 
 #define USER 4321
+
+/* The descriptor, or why there is none. */
+static int take(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *info)
+{
+	int taken, r = take_fd_of(tid, uid, gid, fd, info, &taken);
+
+	assert_true(r == 0 ? taken >= 0 : taken == -1);
+	return r < 0 ? r : taken;
+}
 
 /* Where something runs us that does not know these calls (valgrind 3.19) there is nothing to test. */
 static bool no_pidfd(void)
@@ -45,9 +56,16 @@ struct other {
 	int fd; /* what it holds, by its number there */
 };
 
+static bool other_namespace; /* the next one goes into a user namespace of its own */
+
+static bool other_was_setuid; /* and not executed anew: the next one must not be looked into by its user */
+static uid_t other_saved_id; /* what the next one could become again */
+
 /* Another process of @uid, with a descriptor. */
 static struct other other_new(uid_t uid, bool fsuid_only)
 {
+	uid_t saved = other_saved_id ? other_saved_id : uid;
+
 	int go[2], ready[2], fd = memfd_create("posted", MFD_CLOEXEC);
 	struct other o = { .fd = fd };
 	char c;
@@ -65,9 +83,12 @@ static struct other other_new(uid_t uid, bool fsuid_only)
 			setfsgid(uid);
 			setfsuid(uid);
 		} else if (uid) {
-			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setuid(uid) < 0)
+			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setresuid(uid, uid, saved) < 0)
 				_exit(1);
+			prctl(PR_SET_DUMPABLE, !other_was_setuid);
 		}
+		if (other_namespace)
+			unshare(CLONE_NEWUSER);
 		if (write(ready[1], "", 1) != 1 || read(go[0], &c, 1) < 0)
 			_exit(1);
 		_exit(0);
@@ -97,17 +118,17 @@ static void test_of_another_process(void **state)
 	if (no_pidfd())
 		skip();
 	o = other_new(0, false);
-	fd = take_fd_of(o.pid, 0, 0, o.fd, &info);
+	fd = take(o.pid, 0, 0, o.fd, &info);
 	assert_true(fd >= 0);
 	assert_int_equal(fcntl(fd, F_GETFD), FD_CLOEXEC);
 	assert_int_equal(fstat(fd, &st), 0);
 	assert_true(S_ISREG(st.st_mode));
 	assert_int_equal(info.tgid, o.pid);
 	close(fd);
-	assert_int_equal(take_fd_of(o.pid, 0, 0, 1 << 20, &info), -EBADF);
-	assert_int_equal(take_fd_of(o.pid, 0, 0, -1, &info), -EBADF);
+	assert_int_equal(take(o.pid, 0, 0, 1 << 20, &info), -EBADF);
+	assert_int_equal(take(o.pid, 0, 0, -1, &info), -EBADF);
 	other_end(&o);
-	assert_int_equal(take_fd_of(o.pid, 0, 0, o.fd, &info), -ESRCH);
+	assert_int_equal(take(o.pid, 0, 0, o.fd, &info), -ESRCH);
 }
 
 static void test_who_is_another_now_is_refused(void **state)
@@ -118,8 +139,8 @@ static void test_who_is_another_now_is_refused(void **state)
 	if (no_pidfd())
 		skip();
 	o = other_new(0, false);
-	assert_int_equal(take_fd_of(o.pid, USER, 0, o.fd, &info), -ESRCH);
-	assert_int_equal(take_fd_of(o.pid, 0, USER, o.fd, &info), -ESRCH);
+	assert_int_equal(take(o.pid, USER, 0, o.fd, &info), -ESRCH);
+	assert_int_equal(take(o.pid, 0, USER, o.fd, &info), -ESRCH);
 	other_end(&o);
 }
 
@@ -132,14 +153,33 @@ static void test_of_another_user(void **state)
 	if (geteuid() != 0 || no_pidfd())
 		skip();
 	o = other_new(USER, false);
-	fd = take_fd_of(o.pid, USER, USER, o.fd, &info);
+	fd = take(o.pid, USER, USER, o.fd, &info);
 	assert_true(fd >= 0);
 	close(fd);
-	assert_int_equal(take_fd_of(o.pid, 0, 0, o.fd, &info), -ESRCH);
+	assert_int_equal(take(o.pid, 0, 0, o.fd, &info), -ESRCH);
 	other_end(&o);
 	/* As set-user-ID programs do: the file system ids of a user, but all of root's rights. */
 	o = other_new(USER, true);
-	assert_int_equal(take_fd_of(o.pid, USER, USER, o.fd, &info), -EPERM);
+	assert_int_equal(take(o.pid, USER, USER, o.fd, &info), -EPERM);
+	other_end(&o);
+}
+
+static void test_of_one_that_its_user_may_not_look_into(void **state)
+{
+	struct proc_info info;
+	struct other o;
+
+	if (geteuid() != 0 || no_pidfd())
+		skip();
+	other_was_setuid = true;
+	o = other_new(USER, false);
+	other_was_setuid = false;
+	assert_int_equal(take(o.pid, USER, USER, o.fd, &info), -EPERM);
+	other_end(&o);
+	other_saved_id = USER + 1;
+	o = other_new(USER, false);
+	other_saved_id = 0;
+	assert_int_equal(take(o.pid, USER, USER, o.fd, &info), -EPERM);
 	other_end(&o);
 }
 
@@ -177,7 +217,7 @@ static void test_of_a_thread_that_leads_no_process(void **state)
 	t = (struct in_thread){ .go = go[0], .ready = ready[1] };
 	assert_int_equal(pthread_create(&thread, NULL, hold_a_table_of_its_own, &t), 0);
 	assert_int_equal(read(ready[0], &c, 1), 1);
-	fd = take_fd_of(t.tid, geteuid(), getegid(), go[0], &info);
+	fd = take(t.tid, geteuid(), getegid(), go[0], &info);
 	assert_true(fd >= 0);
 	assert_int_equal(info.tgid, getpid());
 	close(fd);
@@ -194,9 +234,9 @@ static void test_numbers_that_are_no_threads(void **state)
 
 	if (no_pidfd())
 		skip();
-	assert_int_equal(take_fd_of(0, 0, 0, 0, &info), -ESRCH);
-	assert_int_equal(take_fd_of(-1, 0, 0, 0, &info), -ESRCH);
-	assert_int_equal(take_fd_of(INT32_MAX, 0, 0, 0, &info), -ESRCH);
+	assert_int_equal(take(0, 0, 0, 0, &info), -ESRCH);
+	assert_int_equal(take(-1, 0, 0, 0, &info), -ESRCH);
+	assert_int_equal(take(INT32_MAX, 0, 0, 0, &info), -ESRCH);
 }
 
 static void test_what_proc_says(void **state)
@@ -233,6 +273,34 @@ static void test_what_proc_says(void **state)
 	other_end(&o);
 }
 
+static void test_capabilities_are_those_in_our_namespace(void **state)
+{
+	struct proc_info info;
+	struct other o;
+
+	if (geteuid() != 0)
+		skip();
+	assert_true(proc_capable(getpid(), PROC_CAP_DAC_OVERRIDE | PROC_CAP_FOWNER));
+	assert_false(proc_capable(getpid(), PROC_CAP_FOWNER | 1ULL << 63));
+	assert_false(proc_capable(INT32_MAX, 0));
+	/* Permitted is not effective. */
+	o = other_new(USER, true);
+	assert_int_equal(proc_read(o.pid, &info), 0);
+	assert_true(info.cap_prm & PROC_CAP_FOWNER);
+	assert_false(proc_capable(o.pid, PROC_CAP_FOWNER));
+	other_end(&o);
+	/* Nor is another namespace ours. */
+	other_namespace = true;
+	o = other_new(USER, false);
+	other_namespace = false;
+	assert_int_equal(proc_read(o.pid, &info), 0);
+	if (info.cap_eff & PROC_CAP_FOWNER)
+		assert_false(proc_capable(o.pid, PROC_CAP_FOWNER));
+	else
+		print_message("# no user namespaces here\n");
+	other_end(&o);
+}
+
 static void test_more_groups_than_fit(void **state)
 {
 	gid_t groups[PROC_GROUPS_MAX + 50];
@@ -263,9 +331,11 @@ int main(void)
 		cmocka_unit_test(test_of_another_process),
 		cmocka_unit_test(test_who_is_another_now_is_refused),
 		cmocka_unit_test(test_of_another_user),
+		cmocka_unit_test(test_of_one_that_its_user_may_not_look_into),
 		cmocka_unit_test(test_of_a_thread_that_leads_no_process),
 		cmocka_unit_test(test_numbers_that_are_no_threads),
 		cmocka_unit_test(test_what_proc_says),
+		cmocka_unit_test(test_capabilities_are_those_in_our_namespace),
 		cmocka_unit_test(test_more_groups_than_fit),
 	};
 

@@ -28,13 +28,28 @@ static int open_thread(pid_t tid)
 	return fd < 0 ? -errno : fd;
 }
 
-int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_info)
+/*
+ * May its own user look into it, by ptrace's rules? Not if it was set-user-ID: it may have opened what he could not. That
+ * it must not be dumped shows in the owner of what is in its directory, not of the directory itself.
+ */
+static bool is_open_to(pid_t tid, const struct proc_info *info, uid_t uid, gid_t gid)
 {
-	cleanup_fd int pidfd = open_thread(tid);
 	char path[32];
 	struct stat st;
+
+	for (int i = 0; i < 4; i++)
+		if (info->uid[i] != uid || info->gid[i] != gid)
+			return false;
+	snprintf(path, sizeof(path), "/proc/%d/fd", (int)tid);
+	return info->cap_prm == 0 && stat(path, &st) == 0 && st.st_uid == uid;
+}
+
+int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_info, int *ret_fd)
+{
+	cleanup_fd int pidfd = open_thread(tid);
 	int r;
 
+	*ret_fd = -1;
 	if (pidfd < 0)
 		return pidfd == -EINVAL ? -ESRCH : pidfd;
 	r = proc_read(tid, ret_info);
@@ -42,19 +57,13 @@ int take_fd_of(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *ret_in
 		return r;
 	if (ret_info->uid[3] != uid || ret_info->gid[3] != gid)
 		return -ESRCH;
-	if (uid != 0 && ret_info->cap_prm != 0)
+	if (uid != 0 && !is_open_to(tid, ret_info, uid, gid))
 		return -EPERM;
-	/* One that its own user may not look into (it was set-user-ID) is not looked into for him. */
-	snprintf(path, sizeof(path), "/proc/%d", (int)tid);
-	if (uid != 0 && (stat(path, &st) < 0 || st.st_uid != uid))
-		return -EPERM;
-	r = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
-	if (r < 0)
+	*ret_fd = (int)syscall(SYS_pidfd_getfd, pidfd, fd, 0);
+	if (*ret_fd < 0)
 		return -errno;
 	/* Was it this thread all the while? An exec by another thread would have ended it. */
-	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno != EPERM) {
-		close(r);
+	if (syscall(SYS_pidfd_send_signal, pidfd, 0, NULL, 0) < 0 && errno != EPERM)
 		return -ESRCH;
-	}
-	return r;
+	return 0;
 }

@@ -10,6 +10,7 @@ import os
 import random
 import resource
 import select
+import signal
 import socket
 import struct
 import subprocess
@@ -134,6 +135,8 @@ class Packets(Hostile):
             self.refused(request(rawctl.POST, b"srv/x"), fds=many)
             self.refused(request(rawctl.POST, b"srv/x"), fds=fds)
             self.refused(b"garbage", fds=many[:4])
+            self.refused(b"", fds=many)
+            self.refused(b"", fds=fds[:1])
             for op in (rawctl.STAT, rawctl.REMOVE, rawctl.OPEN, rawctl.CREATE, rawctl.SEAL):
                 with Raw(self.folder) as raw:
                     raw.ask(request(op, b"srv/x"), fds[:1])
@@ -184,6 +187,51 @@ class Packets(Hostile):
                 return library.status().entries
         self.assertGreaterEqual(harness.run_as(harness.USER_A, by_library), 2)
 
+    def test_users_that_take_all_connections(self):
+        """Limits count uids, and who has a range of subordinate ones has many; root comes in all the same."""
+        def hold(end):
+            raws = [Raw(self.folder) for _ in range(512)]
+            os.read(end, 1)
+            return raws[-1].ask(request(rawctl.HELLO))
+        reader, writer = os.pipe()
+        children = [self.child(hold, reader, uid=62000 + i) for i in range(8)]
+        def refused():
+            with Raw(self.folder) as raw, contextlib.suppress(BrokenPipeError):
+                return raw.ask(request(rawctl.HELLO)) is None
+            return True
+        harness.wait_until(lambda: harness.run_as(harness.USER_A, refused), "all connections are taken")
+        self.assertEqual(self.folder.status()["entries"], 2)
+        os.write(writer, bytes(len(children)))
+        for child in children:
+            self.assertEqual(child.result(), 0)
+        harness.wait_until(lambda: not harness.run_as(harness.USER_A, refused), "there is room again")
+
+    def test_what_is_not_read_any_more_is_not_waited_for(self):
+        """Closing a connection drops its packets, and with them a socket that lingers."""
+        worker = self.folder.worker_pid()
+        connections = contextlib.ExitStack()
+        self.addCleanup(connections.close)
+        for _ in range(512):
+            connections.enter_context(Raw(self.folder))
+        listener = socket.create_server(("127.0.0.1", 0))
+        self.addCleanup(listener.close)
+        lingering = socket.create_connection(listener.getsockname())
+        lingering.setblocking(False)
+        lingering.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 20))
+        with self.assertRaises(BlockingIOError):
+            while True:
+                lingering.send(bytes(1 << 20))
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            with Raw(self.folder) as raw:
+                raw.send(b"", [lingering.fileno()])
+                os.close(lingering.detach())
+        finally:
+            os.kill(worker, signal.SIGCONT)
+        self.others_are_served()
+        connections.close()
+        self.folder.kill_worker()  # which keeps what it cannot close without waiting
+
     def test_half_a_conversation(self):
         for _ in range(50):
             raw = Raw(self.folder)
@@ -213,6 +261,26 @@ class Inherited(Hostile):
         # And the first one goes on as himself.
         self.assertEqual(raw.ask(request(rawctl.OPEN, b"srv/mine", seq=3)), 0)
         os.close(library.srv_open("mine", os.O_RDWR))
+
+    def test_a_connection_on_which_nothing_was_said_yet(self):
+        library = self.connect()
+        library.srv_post("unspoken", os.memfd_create("x"), 0o600)
+        raw = Raw(self.folder)
+        self.addCleanup(raw.close)
+        ask = request(rawctl.OPEN, b"srv/unspoken")
+        self.assertEqual(harness.run_as(harness.USER_A, raw.ask, ask), -errno.ESTALE)
+        self.assertEqual(harness.run_as(None, raw.ask, ask), -errno.ESTALE, "another process, if of the same user")
+        self.assertEqual(raw.ask(ask), 0)
+
+    def test_a_request_that_another_user_has_made(self):
+        """Its number is no secret: who sends it again gets nothing by it."""
+        def ask(flags=0):
+            with Raw(self.folder) as raw:
+                return raw.ask(request(rawctl.CREATE, b"mem/made", token=77, seq=5, size=4096, flags=flags))
+        self.assertEqual(harness.run_as(harness.USER_A, ask), 0)
+        self.assertEqual(harness.run_as(harness.USER_A, ask), -errno.EEXIST)
+        self.assertEqual(harness.run_as(harness.USER_A, ask, 1), 0)
+        self.assertEqual(harness.run_as(harness.USER_B, ask, 1), -errno.EEXIST)
 
     def test_a_process_that_becomes_another_user(self):
         library = self.connect()

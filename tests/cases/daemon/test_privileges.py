@@ -14,10 +14,26 @@ import struct
 import subprocess
 
 import harness
+import rawctl
 
-CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_PTRACE = 0, 1, 3, 19
-CLONE_NEWNS = 0x20000
+CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_PTRACE, CAP_SETFCAP = 0, 1, 3, 19, 31
+CLONE_NEWNS, CLONE_NEWUSER = 0x20000, 0x10000000
+PR_CAPBSET_DROP = 24
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+
+
+def drop_capabilities(kept=0):
+    """For this process, and for what it may execute: all but a set of the first 32."""
+    for bit in range(64):
+        if not kept >> bit & 1:
+            harness.libc.prctl(PR_CAPBSET_DROP, bit, 0, 0, 0)
+    header = struct.pack("=Ii", 0x20080522, 0)
+    assert harness.libc.syscall(126, header, struct.pack("=6I", kept, kept, 0, 0, 0, 0)) == 0, "capset"
+
+
+def enter_user_namespace():
+    if harness.libc.unshare(CLONE_NEWUSER):
+        raise OSError(ctypes.get_errno(), "unshare")
 
 
 def facts(pid):
@@ -88,6 +104,47 @@ class Worker(harness.FolderCase):
         _, uid, gid = struct.unpack("iII", control[0][2][:12])
         self.assertNotIn(uid, (0, harness.USER_B))
         self.assertNotEqual(gid, 0)
+
+
+class Root(harness.FolderCase):
+    """On the socket root passes over modes by capabilities in the daemon's user namespace, and by no others."""
+
+    def setUp(self):
+        os.umask(0)
+
+        def post():
+            with harness.Connection(self.folder.dir) as library:
+                library.srv_post(self._testMethodName, os.memfd_create("private"), 0o600)
+        harness.run_as(harness.USER_A, post)
+
+    def opens(self):
+        """By a client that says no more than it must: in a namespace without ids the library cannot name itself."""
+        with rawctl.Raw(self.folder) as raw:
+            name = f"srv/{self._testMethodName}".encode()
+            return raw.ask(rawctl.request(rawctl.OPEN, name, oflags=os.O_RDWR))
+
+    def test_with_capabilities(self):
+        self.assertEqual(self.opens(), 0)
+
+    def test_without_capabilities(self):
+        drop_capabilities()
+        self.assertEqual(self.opens(), -errno.EACCES)
+
+    def test_with_those_of_a_namespace_of_its_own(self):
+        drop_capabilities()
+        enter_user_namespace()
+        self.assertNotEqual(int(facts("self")["CapEff"], 16), 0)
+        self.assertEqual(self.opens(), -errno.EACCES)
+
+    def test_with_those_of_a_namespace_that_maps_it(self):
+        drop_capabilities(1 << CAP_SETFCAP)  # without it root cannot be mapped
+        enter_user_namespace()
+        for name, text in (("setgroups", "deny"), ("uid_map", "0 0 1"), ("gid_map", "0 0 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(text)
+        self.assertEqual(self.opens(), -errno.EACCES)
+        with harness.Connection(self.folder.dir) as library:
+            self.assertErrno(errno.EACCES, library.srv_open, self._testMethodName)
 
 
 class OwnFolder(harness.FolderCase):
@@ -235,6 +292,29 @@ class OwnFolder(harness.FolderCase):
         self.assertEqual(result, (b"through", b"content", b"shared", ["pipe", "posted"]))
         self.assertRegex(text, r"passthrough no: \S")
         self.assertEqual(left, [], "mounts left behind")
+
+    def test_those_whom_its_user_namespace_does_not_know(self):
+        """They look like one user there; and would have each other's entries."""
+        path = self.scratch("socket")
+        subprocess.run(["unshare", "-Ur"] + harness.program("ksharedd")
+                       + ["--no-mount", "--dir", self.scratch("none"), "--socket", path], env=self.environment,
+                       stdin=subprocess.DEVNULL, check=True, timeout=10 * harness.SCALE)
+
+        class There:
+            def socket(self):
+                return path
+
+        def ask(op, fds=()):
+            with rawctl.Raw(There()) as raw:
+                return raw.ask(rawctl.request(op, b"srv/entry", oflags=os.O_RDWR), fds)
+
+        try:
+            fd = os.memfd_create("posted")
+            self.assertEqual(harness.run_as(harness.USER_A, ask, rawctl.POST, [fd]), -errno.EOVERFLOW)
+            self.assertEqual(harness.run_as(harness.USER_B, ask, rawctl.OPEN), -errno.EOVERFLOW)
+            self.assertEqual((ask(rawctl.POST, [fd]), ask(rawctl.OPEN)), (0, 0), "root is mapped")
+        finally:
+            subprocess.run(harness.program("kshared") + ["--at", path, "down"], check=True)
 
     def test_a_mount_in_a_user_namespace(self):
         script = """

@@ -21,6 +21,7 @@ PTRACE_INTERRUPT = 0x4207
 PTRACE_GET_SYSCALL_INFO = 0x420E
 PTRACE_O_TRACESYSGOOD = 1
 PTRACE_O_TRACEFORK = 2
+PTRACE_O_TRACEVFORK = 4
 SYSCALL_STOP = signal.SIGTRAP | 0x80
 WALL = 0x40000000
 
@@ -119,7 +120,7 @@ class Crasher:
         self.number = number
         self.sent = 0
         self.known = {parent, child}
-        attach(parent, PTRACE_O_TRACEFORK | PTRACE_O_TRACESYSGOOD)
+        attach(parent, PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACESYSGOOD)
         _ptrace(PTRACE_CONT, parent)
         attach(child)
         go_on(child)

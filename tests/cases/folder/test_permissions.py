@@ -332,6 +332,44 @@ class Directories(harness.FolderCase):
         self.assertTrue(self.folder.is_mounted())
 
 
+class OldInodes(harness.FolderCase):
+    """An inode of a stream that was looked up before its entry changed gives no more than one looked up after."""
+
+    def setUp(self):
+        os.umask(0)
+        self.name = self.path("srv", self._testMethodName)
+
+        def post():
+            reader, writer = os.pipe()
+            with harness.Connection(self.folder.dir) as connection:
+                connection.srv_post(self._testMethodName, writer, 0o666)
+        harness.run_as(OWNER, post)
+        self.old = f"/proc/self/fd/{self.opened(self.name, os.O_PATH)}"
+
+    def test_access_that_was_taken_away(self):
+        self.assertErrnoAs(OTHER, 0, os.open, self.old, os.O_WRONLY)
+        harness.run_as(OWNER, os.chmod, self.name, 0o600)
+        self.assertErrnoAs(OTHER, errno.EACCES, os.open, self.name, os.O_WRONLY)
+        harness.wait_until(lambda: harness.errno_as(OTHER, os.open, self.old, os.O_WRONLY) == errno.EACCES,
+                           "the old inode's mode is forgotten", timeout=2)
+
+    def test_an_entry_that_was_given_away(self):
+        os.chown(self.name, OTHER, OTHER)
+        for change in ((os.chmod, self.old, 0o777), (os.chown, self.old, OWNER, -1), (os.chown, self.old, -1, OWNER),
+                       (os.utime, self.old, (1, 1))):
+            self.assertErrnoAs(OWNER, errno.EPERM, *change)
+        found = os.stat(self.name)
+        self.assertEqual((found.st_mode & 0o777, found.st_uid, found.st_gid), (0o666, OTHER, OTHER))
+        # Root's rights and the new owner's are what they were.
+        os.chmod(self.old, 0o640)
+        os.utime(self.old, (1, 1))
+        os.chown(self.old, OTHER, OWNER)
+        harness.run_as(OTHER, os.chmod, self.name, 0o600)
+        harness.run_as(OTHER, os.utime, self.name, (2, 2))
+        found = os.stat(self.name)
+        self.assertEqual((found.st_mode & 0o777, found.st_uid, found.st_gid), (0o600, OTHER, OWNER))
+
+
 class Identity(harness.FolderCase):
     """The identity that counts is the one of the moment, on a connection that was made before, too."""
 
