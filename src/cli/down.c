@@ -2,12 +2,14 @@
 /*
  * down.c - `kshared down [--lazy]`: end a folder.
  *
- * Done when nobody answers there any more. If the daemon is dead already and has left its mount
+ * Done when nobody answers there any more, and its keeper has ended, unless that hangs in a file that was posted. If the daemon is dead already and has left its mount
  * behind, every access to the folder fails with ENOTCONN; then the mount is taken away.
  */
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/syscall.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -17,6 +19,7 @@
 #define NAME "down"
 #define WAIT_MS 10000
 #define STEP_MS 20
+#define END_MS 1000
 
 static const struct hint hints[] = {
 	{ EPERM, "only root and the user who runs its daemon may end it", "ask them" },
@@ -73,16 +76,27 @@ static int clean_up(const char *dir, int err)
 	return CLI_OK;
 }
 
-/* Wait until nobody serves @where. */
-static bool wait_gone(const char *where)
+/* To wait for its end by; -1: it is in another pid namespace. */
+static int open_keeper(struct kshared *k)
 {
+	struct kshared_status st;
+
+	return kshared_get_status(k, &st) < 0 ? -1 : (int)syscall(SYS_pidfd_open, (pid_t)st.keeper_pid, 0);
+}
+
+/* Wait until nobody serves @where. */
+static bool wait_gone(const char *where, int keeper)
+{
+	struct pollfd p = { .fd = keeper, .events = POLLIN };
 	struct timespec step = { .tv_nsec = STEP_MS * 1000000L };
 
 	for (int ms = 0; ms < WAIT_MS; ms += STEP_MS) {
 		struct kshared *k = kshared_connect(where);
 
-		if (!k && (errno == ENOENT || errno == ECONNREFUSED))
+		if (!k && (errno == ENOENT || errno == ECONNREFUSED)) {
+			poll(&p, 1, keeper >= 0 ? END_MS : 0);
 			return true;
+		}
 		kshared_disconnect(k);
 		nanosleep(&step, NULL);
 	}
@@ -114,9 +128,10 @@ int cmd_down(const struct cli *cli, int argc, char **argv)
 	cleanup_connection struct kshared *k = kshared_connect(cli->at);
 	if (!k)
 		return clean_up(where, errno);
+	cleanup_fd int keeper = open_keeper(k);
 	if (kshared_shutdown(k, flags) < 0)
 		return cli_refuse(where, errno, hints);
-	if (!wait_gone(cli->at)) {
+	if (!wait_gone(cli->at, keeper)) {
 		cli_say("%s: its daemon has not ended yet; look again with 'kshared status'",
 			where);
 		return CLI_FAILED;

@@ -571,13 +571,14 @@ static void end(struct keeper *k)
 	}
 	if (k->mounted && unmount(k, false) < 0)
 		unmount(k, true);
+	table_free(k->table);
+	if (k->fuse_fd >= 0)
+		close(k->fuse_fd);
+	/* Last: whoever waits for our end looks for it. */
 	if (k->listen_fd >= 0) {
 		unlink(k->c->socket);
 		close(k->listen_fd);
 	}
-	table_free(k->table);
-	if (k->fuse_fd >= 0)
-		close(k->fuse_fd);
 }
 
 int keeper_run(struct config *c, char **argv, void (*ready)(void))

@@ -189,7 +189,7 @@ static const struct {
 	{ open_fifo, "fifo", FD_STREAM, O_RDWR, .reopen = true },
 	{ open_file, "file", FD_FILE, O_RDWR, .reopen = true },
 	{ open_file_append, "file", FD_FILE, O_WRONLY, .append = true, .reopen = true },
-	{ open_proc, "file", FD_OPAQUE, O_RDONLY, .slow = true },
+	{ open_proc, "file", FD_OPAQUE, O_RDONLY },
 	{ open_memfd, "memfd", FD_FILE, O_RDWR, .reopen = true },
 	{ open_sealed_memfd, "memfd", FD_FILE, O_RDWR, .reopen = true },
 	{ open_memfd_without_seals, "memfd", FD_FILE, O_RDWR, .reopen = true },
