@@ -218,7 +218,7 @@ static void commit_one(struct entry *e, const struct request *rq, int fd)
 {
 	unsigned char bytes[KEEP_BLOB_MAX];
 	struct commit c = {
-		.changes[0] = { .id = e->id, .bytes = bytes, .len = record_write(e, bytes) },
+		.changes[0] = { .id = e->id, .owner = e->uid, .bytes = bytes, .len = record_write(e, bytes) },
 		.nr_changes = 1,
 		.fd = fd,
 		.done_entry = e->id,
@@ -315,7 +315,7 @@ static void entry_end(struct entry *e)
 /* Put into *@c what becomes of an entry that loses its name; to be followed by drop_name(). */
 static void plan_drop(struct entry *e, struct change *c, unsigned char *bytes)
 {
-	*c = (struct change){ .id = e->id };
+	*c = (struct change){ .id = e->id, .owner = e->uid };
 	e->ctime_ns = tree_now();
 	if (e->tree->mounted || e->pins) {
 		e->orphan = true;
@@ -457,7 +457,7 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	e->ctime_ns = tree_now();
 	pos_e = ++t->store->shm->next_pos;
 	pos_v = exchange ? ++t->store->shm->next_pos : 0;
-	c.changes[0] = (struct change){ .id = e->id,
+	c.changes[0] = (struct change){ .id = e->id, .owner = e->uid,
 					.bytes = bytes[0],
 					.len = record_write_at(e, to->id, name_e, new_len, pos_e, bytes[0]) };
 	if (victim) {

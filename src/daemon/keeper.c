@@ -177,7 +177,7 @@ static int setup(struct keeper *k)
 	if (r == 0)
 		r = table_new(&k->table,
 			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) / 10 * 9),
-			      &k->shm->closing);
+			      k->shm->closing);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;

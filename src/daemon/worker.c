@@ -8,10 +8,10 @@
  */
 #include <base/cleanup.h>
 #include <base/log.h>
+#include <daemon/disposal.h>
 #include <daemon/worker.h>
 #include <engine/relay/poller.h>
 #include <engine/relay/relay.h>
-#include <engine/remote/classify.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <io/ctl.h>
@@ -30,22 +30,11 @@
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
 #include <unistd.h>
-#include <uthash.h>
-#include <utlist.h>
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
-#define CLOSING_MAX 256 /* closes under way that may hang */
-#define GIVEN_MIN 8 /* so many descriptors whose close may hang are anybody's right */
-
-/* Who has given descriptors whose close may hang, and how many. */
-struct giver {
-	uid_t uid;
-	uint64_t given;
-	UT_hash_handle hh;
-};
 
 struct worker {
 	const struct config *config;
@@ -60,16 +49,7 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
-	struct giver *givers;
-	struct close *to_close;
-	uint64_t nr_closing;
-};
-
-struct close {
-	struct relay_call call;
-	struct worker *worker;
-	int fd;
-	struct close *prev, *next;
+	struct disposal *disposal;
 };
 
 /* Without the keeper nothing true can be said any more. */
@@ -78,86 +58,22 @@ static void keeper_lost(void)
 	_exit(0);
 }
 
-static struct giver *giver_of(struct worker *w, uid_t uid)
-{
-	struct giver *g;
-
-	HASH_FIND(hh, w->givers, &uid, sizeof(uid), g);
-	return g;
-}
-
-/* Have kernel workers close what is to be closed, not too many at a time: they may hang. */
-static void close_aside(struct worker *w)
-{
-	struct close *c;
-
-	while (w->to_close && w->nr_closing < CLOSING_MAX) {
-		c = w->to_close;
-		DL_DELETE(w->to_close, c);
-		if (relay_close(w->relay, &c->call, c->fd) == 0) {
-			w->nr_closing++;
-			continue;
-		}
-		/* Without them a socket is closed here; what may hang goes when this worker does. */
-		if (closing_of(c->fd, 0) == CLOSE_LINGERS)
-			close(c->fd);
-		free(c);
-	}
-}
-
-static void closed(struct relay_call *call, int result)
-{
-	struct close *c = (struct close *)call;
-	struct worker *w = c->worker;
-
-	w->nr_closing--;
-	free(c);
-	close_aside(w);
-}
-
 /*
- * A descriptor whose close may hang must not be closed here: nothing would end that, not even SIGKILL. A file of the folder itself, which
- * somebody tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
+ * A file of the folder itself, which somebody tried to post, does not make us wait for ourselves: its handles are opened with
+ * FOPEN_NOFLUSH.
  */
 static void close_fd(struct tree *t, uid_t uid, int fd)
 {
 	struct worker *w = t->owner;
-	enum closing closing = closing_of(fd, t->dev);
-	struct giver *g;
-	struct close *c;
 
-	if (closing == CLOSE_AT_ONCE) {
-		close(fd);
-		return;
-	}
-	if (closing == CLOSE_HANGS) {
-		g = giver_of(w, uid);
-		if (!g && (g = calloc(1, sizeof(*g)))) {
-			g->uid = uid;
-			HASH_ADD(hh, w->givers, uid, sizeof(g->uid), g);
-		}
-		if (g)
-			g->given++;
-	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		return;
-	cut_linger(fd);
-	*c = (struct close){ .call.done = closed, .worker = w, .fd = fd };
-	DL_APPEND(w->to_close, c);
-	close_aside(w);
+	disposal_close(w->disposal, uid, fd, t->dev);
 }
 
-/* Those who brought hanging descriptors before may bring no more while too many hang. */
 static bool barred(struct tree *t, uid_t uid)
 {
 	struct worker *w = t->owner;
-	struct giver *g;
 
-	if (uid == 0 || uid == t->uid || w->nr_closing + w->shm->closing < CLOSING_MAX)
-		return false;
-	g = giver_of(w, uid);
-	return g && g->given >= GIVEN_MIN;
+	return uid != 0 && uid != t->uid && disposal_barred(w->disposal, uid);
 }
 
 /* While removed entries wait to be let go by the kernel, look at them from time to time. */
@@ -326,6 +242,8 @@ static int make_relay(struct worker *w)
 	memcpy(&params, w->hello->ring_params, sizeof(params));
 	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots, SHM_SLOTS);
 	if (r == 0)
+		r = disposal_new(&w->disposal, w->relay, w->shm->closing);
+	if (r == 0)
 		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
 	if (r == 0)
 		r = sd_event_add_io(w->event, NULL, relay_fd(w->relay), EPOLLIN, on_ring, w);
@@ -477,10 +395,10 @@ int worker_run(const struct config *c)
 	fuse_free(w.fuse);
 	poller_free(w.poller);
 	tree_free(w.tree);
+	disposal_free(w.disposal);
 	relay_free(w.relay);
 	keep_free(w.keep);
 	sd_event_source_unref(w.sweep);
 	sd_event_unref(w.event);
-	HASH_CLEAR(hh, w.givers);
 	return r < 0;
 }

@@ -256,5 +256,5 @@ void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_
 	if (rq.fd >= 0)
 		c->conf.tree->close_fd(c->conf.tree, cred->uid, rq.fd);
 	if (rq.out_fd >= 0 && !rq.out_borrowed)
-		close(rq.out_fd);
+		c->conf.tree->close_fd(c->conf.tree, cred->uid, rq.out_fd);
 }

@@ -251,9 +251,9 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		ctl_handle(c->ctl, &c->cred, p.bytes, p.len, p.fd, a);
 	}
 	r = reply(c, seq, a);
-	/* One that is not borrowed was opened for the client, on a file whose close does not wait. */
+	/* One that is not borrowed was opened for the client. */
 	if (a->fd >= 0 && !a->borrowed)
-		close(a->fd);
+		t->close_fd(t, c->cred.uid, a->fd);
 	if (r < 0)
 		drop(c);
 	return 0;

@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define QUICK_BLOCKS (32u << 10) /* of 512 bytes: to free more memory takes a while */
 #define SERIAL_MINOR 64 /* of major 4; those below are virtual consoles */
 
 enum fs_class {
@@ -157,17 +158,15 @@ static bool lingers(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger > 0;
 }
 
-enum closing closing_of(int fd, uint64_t own_dev)
+bool close_may_wait(int fd, uint64_t own_dev)
 {
-	struct fd_facts facts;
-	int domain;
-	socklen_t len = sizeof(domain);
+	struct statx st;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0)
-		return domain == AF_UNIX || lingers(fd) ? CLOSE_LINGERS : CLOSE_AT_ONCE;
-	if (classify_fd(fd, &facts) < 0)
-		return CLOSE_AT_ONCE;
-	return facts.slow && !(own_dev && facts.dev == own_dev) ? CLOSE_HANGS : CLOSE_AT_ONCE;
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_BLOCKS, &st) < 0)
+		return true;
+	if (own_dev && makedev(st.stx_dev_major, st.stx_dev_minor) == own_dev)
+		return false;
+	return !S_ISREG(st.stx_mode) || fcntl(fd, F_GET_SEALS) < 0 || st.stx_blocks > QUICK_BLOCKS;
 }
 
 void cut_linger(int fd)
