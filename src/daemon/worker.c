@@ -37,6 +37,7 @@
 
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
+#define RECLAIM_MS 100
 #define WAITING_MAX 64
 #define WAITING_END 4096 /* more than can be waiting if none hangs */
 #define PATIENCE_S 2
@@ -60,6 +61,7 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
+	int64_t reclaimed_ms;
 	struct aside *aside;
 	struct closer closer;
 	struct shm_closing closing[SHM_OWNERS];
@@ -135,9 +137,16 @@ static void attr_changed(struct tree *t, const struct entry *e)
 static void reclaim(struct tree *t)
 {
 	struct worker *w = t->owner;
+	struct timespec ts;
+	int64_t ms;
 
-	if (w->fuse)
-		fuse_sweep(w->fuse);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	/* Whoever is at his limit and goes on asking does not have it done each time. */
+	if (!w->fuse || ms < w->reclaimed_ms + RECLAIM_MS)
+		return;
+	fuse_sweep(w->fuse);
+	w->reclaimed_ms = ms;
 }
 
 static void names_changed(struct tree *t)
@@ -308,11 +317,11 @@ static int make_tree(struct worker *w)
 		.dir_mode = w->config->mode,
 		.uid = getuid(),
 		.gid = getgid(),
-		.max_fds = 256,
+		.max_fds = 128,
 	};
 	int r;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 1024)
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 512)
 		conf.max_fds = limit.rlim_cur > FDS_MAX ? FDS_MAX : (unsigned int)(limit.rlim_cur / 4 * 3);
 	r = tree_new(&w->tree, &conf);
 	if (r < 0)

@@ -67,6 +67,9 @@ static int adopt(struct entry *e, int fd, const struct cred *c, pid_t pid, const
 		return r;
 	if (e->tree->dev && facts.dev == e->tree->dev)
 		return -ELOOP;
+	/* A hostile one would stop the loop: of ordinary users it is only given out, by the library. */
+	if (facts.poll_waits && c->uid != 0 && c->uid != e->tree->uid)
+		facts.class = FD_OPAQUE;
 	p->facts = facts;
 	p->posted_ns = tree_now();
 	p->poster_uid = c->uid;

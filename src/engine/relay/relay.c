@@ -20,6 +20,7 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
+#define FILE_WORKERS 256
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
@@ -43,6 +44,8 @@ int relay_ring_new(struct io_uring_params *params)
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
 	};
+	/* By default there are four workers per CPU for files. A transfer may hang in one; the slots bound how many do. */
+	io_uring_register_iowq_max_workers(&ring, (unsigned int[]){ FILE_WORKERS, 0 });
 	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
 	if (r == 0)
 		r = io_uring_enable_rings(&ring);
