@@ -7,6 +7,7 @@
 #include <daemon/table.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,14 +160,14 @@ static int by_number(const void *a, const void *b)
 static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int command)
 {
 	struct closer *closer = NULL; /* the parent's may be in any state */
+	unsigned int next = 0;
 	struct command c;
-	int next = 0;
 
 	closer_new(&closer, t->closing);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "ksharedd-vault");
 	for (size_t i = 0; i <= n; i++) {
-		int end = i < n ? fds[i] : INT32_MAX;
+		unsigned int end = i < n ? (unsigned int)fds[i] : UINT_MAX;
 
 		if (end > next)
 			syscall(SYS_close_range, next, end - 1, 0);
