@@ -250,6 +250,9 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 	r = check_name(name, len);
 	if (r < 0)
 		return r;
+	/* A path leads to none such; what else names it may. */
+	if (!entry_is_dir(dir))
+		return -ENOTDIR;
 	if (dir->orphan)
 		return -ENOENT;
 	if (tree_lookup(dir, name, len))
