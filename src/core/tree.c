@@ -75,6 +75,7 @@ void entry_link(struct entry *dir, struct entry *e)
 	e->parent = dir;
 	HASH_ADD_KEYPTR(by_name, dir->names, e->name, e->name_len, e);
 	if (!after || after->pos < e->pos) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the first one's prev is the last one */
 		DL_APPEND(dir->children, e);
 	} else {
 		struct entry *at;
