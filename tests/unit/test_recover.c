@@ -310,6 +310,7 @@ static void test_who_still_waits_is_answered(void **state)
 /* Another request, though its number is near, is nothing to it. */
 static void test_others_get_other_slots(void **state)
 {
+	struct job *others[NR_SLOTS];
 	struct shm_slot *left;
 	struct scene s;
 
@@ -326,17 +327,21 @@ static void test_others_get_other_slots(void **state)
 	/* All others are taken, and one more waits. */
 	read_request(&s, s.f->a, REQUEST | RELAY_AGAIN);
 	for (int i = 0; i < NR_SLOTS; i++) {
-		struct job *j = new_job();
-
-		read_request(&s, j, REQUEST + 1 + (unsigned int)i);
+		others[i] = new_job();
+		read_request(&s, others[i], REQUEST + 1 + (unsigned int)i);
 		run_for(&s.f->rig, 5);
-		assert_int_equal(j->calls, 0);
+		assert_int_equal(others[i]->calls, 0);
 		assert_int_equal(left->unique & ~RELAY_AGAIN, REQUEST);
 	}
 	bring_page(&s);
 	run_until(&s.f->rig, &s.f->a->calls, 1);
 	assert_int_equal(s.f->a->result, LEN);
 	assert_int_equal(s.answers, 0);
+	for (int i = 0; i < NR_SLOTS; i++) {
+		run_until(&s.f->rig, &others[i]->calls, 1);
+		assert_int_equal(others[i]->result, LEN);
+		free(others[i]);
+	}
 	scene_deinit(&s);
 }
 
