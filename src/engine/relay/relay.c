@@ -20,6 +20,7 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
+#define KERNEL_WORKERS 1024 /* more than can hang at a time: slots, and closes under way */
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
@@ -28,6 +29,7 @@ int relay_ring_new(struct io_uring_params *params)
 				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
 				       IORING_OP_CLOSE };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
+	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
 	int fd, r;
 
@@ -44,6 +46,8 @@ int relay_ring_new(struct io_uring_params *params)
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
 	};
+	/* Without it files, and closing, have four for each CPU, which a few that hang would fill. Before 5.15 they have. */
+	io_uring_register_iowq_max_workers(&ring, workers);
 	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
 	if (r == 0)
 		r = io_uring_enable_rings(&ring);
