@@ -513,11 +513,14 @@ class HungServer(Hostile):
         for number in range(300):
             self.in_time(library.srv_remove, f"hung{number}")
         self.others_are_served()
-        # Descriptors of other files are still given back meanwhile.
+        # Others' descriptors are still given back meanwhile.
         reader, writer = os.pipe()
-        library.srv_post("pipe", writer)
+        def post_and_remove():
+            with harness.Connection(self.folder.dir) as connection:
+                connection.srv_post("pipe", writer)
+                connection.srv_remove("pipe")
+        harness.run_as(harness.USER_B, post_and_remove)
         os.close(writer)
-        library.srv_remove("pipe")
         self.assertEqual(harness.read_exactly(reader, 1), b"", "the writing end is closed")
 
 
