@@ -75,6 +75,7 @@ void entry_link(struct entry *dir, struct entry *e)
 	e->parent = dir;
 	HASH_ADD_KEYPTR(by_name, dir->names, e->name, e->name_len, e);
 	if (!after || after->pos < e->pos) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the first one's prev is the last one */
 		DL_APPEND(dir->children, e);
 	} else {
 		struct entry *at;
@@ -250,6 +251,9 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 	r = check_name(name, len);
 	if (r < 0)
 		return r;
+	/* A path leads to none such; what else names it may. */
+	if (!entry_is_dir(dir))
+		return -ENOTDIR;
 	if (dir->orphan)
 		return -ENOENT;
 	if (tree_lookup(dir, name, len))

@@ -188,8 +188,8 @@ int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t 
 /**
  * tree_create() - a new file, or board if @mode says S_IFDIR.
  * @rq: cred, id, mode (with type), fd and what the kind's `create` reads; rq->fd is taken on success
- * Return: 0 and *@ret borrowed; -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT, -ENOSPC,
- * -ENOMEM, or what the kind says.
+ * Return: 0 and *@ret borrowed; -ENOTDIR, -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT,
+ * -ENOSPC, -ENOMEM, or what the kind says.
  */
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq, struct entry **ret);
 

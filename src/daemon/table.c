@@ -8,6 +8,7 @@
 #include <engine/aside/aside.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -159,8 +160,8 @@ static int by_number(const void *a, const void *b)
 static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int command)
 {
 	struct closer closer = { .counts = t->closer.counts };
+	unsigned int next = 0;
 	struct command c;
-	int next = 0;
 
 	/* The parent's may be in any state. */
 	if (aside_new(&closer.aside, false) < 0)
@@ -168,7 +169,7 @@ static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int co
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "ksharedd-vault");
 	for (size_t i = 0; i <= n; i++) {
-		int end = i < n ? fds[i] : INT32_MAX;
+		unsigned int end = i < n ? (unsigned int)fds[i] : UINT_MAX;
 
 		if (end > next)
 			syscall(SYS_close_range, next, end - 1, 0);

@@ -465,12 +465,10 @@ void fuse_dispatch(struct fuse *f)
 
 		if (n >= 0) {
 			fuse_handle(f, f->in, (size_t)n);
-		} else if (errno == ENODEV || errno == ECONNABORTED) {
-			f->conf.ended(f->conf.ctx);
-			return;
 		} else if (errno == EAGAIN) {
 			return;
 		} else if (errno != ENOENT && errno != EINTR) {
+			/* ENODEV, ECONNABORTED, or what cannot be. */
 			f->conf.ended(f->conf.ctx);
 			return;
 		}

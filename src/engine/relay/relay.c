@@ -20,7 +20,7 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
-#define FILE_WORKERS 256
+#define KERNEL_WORKERS 512 /* more than can hang at a time: the slots bound that */
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
@@ -28,6 +28,7 @@ int relay_ring_new(struct io_uring_params *params)
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
 				       IORING_OP_ASYNC_CANCEL };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
+	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
 	int fd, r;
 
@@ -44,8 +45,8 @@ int relay_ring_new(struct io_uring_params *params)
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
 	};
-	/* By default there are four workers per CPU for files. A transfer may hang in one; the slots bound how many do. */
-	io_uring_register_iowq_max_workers(&ring, (unsigned int[]){ FILE_WORKERS, 0 });
+	/* Without it files have four for each CPU, which a few that hang would fill. Before 5.15 they have. */
+	io_uring_register_iowq_max_workers(&ring, workers);
 	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
 	if (r == 0)
 		r = io_uring_enable_rings(&ring);
@@ -69,6 +70,7 @@ static int use_ring(struct relay *r, int ring_fd, const struct io_uring_params *
 	}
 	r->epoll_fd = -1;
 	/* What an earlier process had queued but not submitted is no longer meant. */
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): io_uring_queue_mmap() has set it */
 	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
 	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
 	return 0;

@@ -529,12 +529,12 @@ class Poison(harness.FolderCase):
     timeout = 60.0
 
     def crash_at(self, call, function):
-        """Call function in a child while each worker gets SIGSEGV at a system call. Return: (outcome, deaths)."""
+        """Call function in a child while each worker gets SIGABRT at a system call. Return: (outcome, deaths)."""
         calls = CALLS.get(platform.machine())
         if not calls:
             self.skipTest("numbers of system calls are not known here")
         status = self.folder.status()
-        crasher = tracer.Crasher(status["keeper_pid"], status["worker_pid"], {calls[call]}, signal.SIGSEGV)
+        crasher = tracer.Crasher(status["keeper_pid"], status["worker_pid"], {calls[call]}, signal.SIGABRT)
         child = self.child(function)
         started = time.monotonic()
         crasher.run(lambda: select.select([child.reader], [], [], 0)[0] or time.monotonic() > started + 30)
