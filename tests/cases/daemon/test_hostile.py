@@ -729,7 +729,7 @@ class Exhaustion(Hostile):
     def failing(self, call, error):
         """While this lasts a system call of the worker fails."""
         worker = self.folder.worker_pid()
-        strace = subprocess.Popen(["strace", "-p", str(worker), "-e", f"trace={call}", "-e",
+        strace = subprocess.Popen(["strace", "-f", "-p", str(worker), "-e", f"trace={call}", "-e",
                                    f"inject={call}:error={error}", "-o", "/dev/null"],
                                   stderr=subprocess.PIPE, text=True)
         try:
