@@ -3,6 +3,7 @@
  * mem.c - `kshared mem create|seal|rm`: memory objects.
  */
 #include <string.h>
+#include <sys/stat.h>
 
 #include <kshared/mem.h>
 
@@ -39,6 +40,8 @@ static int mem_create(const struct cli *cli, int argc, char **argv)
 			if (cli_parse_mode(optarg, 0777, &mode) < 0)
 				return cli_usage(NAME, "'%s' is no mode of three octal digits",
 						 optarg);
+			/* It is meant exactly, as that of mkdir -m. */
+			umask(0);
 			break;
 		case 'r':
 			flags |= KMEM_RESIZABLE;

@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <kshared/srv.h>
 
@@ -137,6 +138,8 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 			if (cli_parse_mode(optarg, 0777, &mode) < 0)
 				r = cli_usage(NAME, "'%s' is no mode of three octal digits",
 					      optarg);
+			/* It is meant exactly, as that of mkdir -m. */
+			umask(0);
 			break;
 		default:
 			r = cli_bad_option(NAME, c, argv);

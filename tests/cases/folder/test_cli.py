@@ -352,10 +352,13 @@ class GoodInput(CliCase):
             self.assertEqual(os.stat(self.path("mem", "sized")).st_size, expected)
             self.ok("rm", "mem/sized")
 
-    def test_the_umask_counts(self):
-        self.ok("srv", "post", "masked", "--fd", "0", "--mode", "666", umask=0o027)
-        self.assertEqual(os.stat(self.path("srv", "masked")).st_mode & 0o777, 0o640)
-        self.ok("rm", "srv/masked")
+    def test_a_mode_is_meant_exactly_and_the_default_less_the_umask(self):
+        for words, expected in (([], 0o400), (["--mode", "666"], 0o666), (["--mode", "640"], 0o640)):
+            self.ok("srv", "post", "masked", "--fd", "0", *words, umask=0o227)
+            self.ok("mem", "create", "masked", "1", *words, umask=0o227)
+            for kind in ("srv", "mem"):
+                self.assertEqual(os.stat(self.path(kind, "masked")).st_mode & 0o777, expected)
+                self.ok("rm", f"{kind}/masked")
 
     def test_boards(self):
         os.mkdir(self.path("srv", "b"))
