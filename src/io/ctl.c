@@ -144,14 +144,15 @@ static int do_status(struct ctl *c, struct request *rq, struct ctl_answer *answe
 {
 	struct ctl_status *s = (struct ctl_status *)answer->body;
 	const struct tree *t = c->conf.tree;
+	bool limited = rq->cred->uid != t->uid;
 
 	*s = (struct ctl_status){
 		.entries = t->entries,
 		.bytes = t->bytes,
 		.max_entries = t->limits.max_entries,
 		.max_bytes = t->limits.max_bytes,
-		.max_entries_uid = t->limits.max_entries_uid,
-		.max_bytes_uid = t->limits.max_bytes_uid,
+		.max_entries_uid = limited ? t->limits.max_entries_uid : 0,
+		.max_bytes_uid = limited ? t->limits.max_bytes_uid : 0,
 	};
 	quota_get(c->conf.tree, rq->cred->uid, &s->entries_uid, &s->bytes_uid);
 	c->conf.status(c->conf.ctx, s);

@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -366,6 +367,15 @@ class GoodInput(CliCase):
         self.assertEqual(self.ok("ls", "srv/b"), "inner\n")
         self.ok("rm", "srv/b/inner", "srv/b")
         self.assertFalse(os.path.exists(self.path("srv", "b")))
+
+    def test_status_tells_the_limits_that_hold(self):
+        """The user who runs the daemon has none of his own."""
+        own = json.loads(self.ok("status", "--json"))
+        self.assertEqual((own["max_entries_uid"], own["max_bytes_uid"]), (0, 0))
+        self.assertEqual(len(re.findall(r"^  yours +\d+, no limit$", self.ok("status"), re.M)), 2)
+        other = harness.run_as(harness.USER_A, lambda: json.loads(self.ok("status", "--json")))
+        self.assertEqual(other["max_entries_uid"], 65536)
+        self.assertGreater(other["max_bytes_uid"], 0)
 
     def test_where_the_folder_is(self):
         """--at, then $KSHARED_SOCKET, then $KSHARED_DIR; a folder or its socket."""
