@@ -88,7 +88,7 @@ const struct command cli_commands[] = {
 	{ .name = "help",
 	  .run = cmd_help,
 	  .summary = "explain a command",
-	  .synopsis = "[COMMAND]",
+	  .synopsis = "[COMMAND [VERB]]",
 	  .options = "" },
 	{ 0 },
 };

@@ -18,10 +18,16 @@
 #define LINGER_DEFAULT_MS 500
 
 static const struct hint hints[] = {
-	{ EINVAL, "this is no good name, or the descriptor is of a kind that cannot be posted",
-	  "give a name without '..'" },
+	{ EINVAL, "this is no good name", "give a name without '..'" },
 	{ ENOENT, "there is no such entry", "'kshared ls srv' shows what is there" },
 	{ EISDIR, "it is a board, not an entry", "remove it with 'kshared rm'" },
+	{ 0 },
+};
+
+static const struct hint post_hints[] = {
+	{ EINVAL, "this is no good name, or the descriptor is of a kind that cannot be posted",
+	  "give a name without '..'" },
+	{ ENOENT, "there is no such board", "make it with mkdir in the mounted folder" },
 	{ 0 },
 };
 
@@ -164,7 +170,7 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 	if (!k)
 		return CLI_FAILED;
 	if (ksrv_post(k, argv[optind], fd, mode) < 0)
-		return cli_refuse(argv[optind], errno, hints);
+		return cli_refuse(argv[optind], errno, post_hints);
 	return CLI_OK;
 }
 

@@ -27,7 +27,7 @@ BAD = [
     (USAGE, "rm"), (USAGE, "rm -r srv/file"), (FAILED, "rm srv"), (FAILED, "rm mem"), (FAILED, "rm missing"),
     (FAILED, "rm srv/missing"), (FAILED, "rm srv/full"), (FAILED, "rm srv/.."), (FAILED, "rm ../srv/file"),
     (FAILED, "rm /srv/file"), (FAILED, "rm srv/file/"), (FAILED, "rm srv/{longname}"), (FAILED, "rm mem/sealed/x"),
-    (USAGE, "help no-such-command"), (USAGE, "help ls srv"),
+    (USAGE, "help no-such-command"), (USAGE, "help ls srv"), (USAGE, "help srv seal"), (USAGE, "help srv post x"),
     (USAGE, "srv"), (USAGE, "srv no-such-command"), (USAGE, "srv --json"),
     (USAGE, "srv post"), (USAGE, "srv post x"), (USAGE, "srv post --fd 0"), (USAGE, "srv post x y --fd 0"),
     (USAGE, "srv post x --fd"), (USAGE, "srv post x --fd 0 --file {file}"), (USAGE, "srv post x --fd 0 --fd 0"),
@@ -144,6 +144,11 @@ class BadInput(CliCase):
                 self.assertEqual(done.returncode, expected, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1, "one sentence")
                 self.assertEqual(self.listing(), before)
+
+    def test_what_is_missing_is_named(self):
+        for words in ("srv post missing/x --fd 0", "mem create missing/x 1"):
+            self.assertIn("there is no such board", self.cli(*words.split()).stderr)
+        self.assertIn("there is no such entry", self.cli("srv", "rm", "missing").stderr)
 
     def test_empty_words(self):
         before = self.listing()
@@ -275,6 +280,8 @@ class GoodInput(CliCase):
             self.assertEqual(self.ok(command, "--help"), self.ok("help", command))
             self.assertEqual(self.ok(command, "-h"), self.ok("help", command))
         self.assertEqual(self.ok("--help"), text)
+        for words in (("srv", "post"), ("srv", "rm"), ("mem", "seal")):
+            self.assertEqual(self.ok("help", *words), self.ok("help", words[0]))
         self.assertRegex(self.ok("--version"), r"^kshared \d")
 
     def test_post_a_file_in_every_way(self):
@@ -516,6 +523,7 @@ class Completion(CliCase):
         self.assertEqual(self.complete("st"), {"status"})
         self.assertLessEqual({"post", "open", "rm"}, self.complete("srv", ""))
         self.assertLessEqual({"create", "seal", "rm"}, self.complete("mem", ""))
+        self.assertEqual(self.complete("help", "srv", ""), {"post", "open", "rm"})
         self.assertEqual(self.complete("zzz"), set())
 
     def test_options(self):
