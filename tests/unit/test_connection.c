@@ -40,7 +40,7 @@
 #define SLOW_SECONDS 5
 #define NR_NAMES (NR_CALLS * NR_THREADS * (NR_CHILDREN + 2))
 
-enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW };
+enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW, UNREAD };
 
 struct done {
 	uint64_t token;
@@ -178,6 +178,10 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 	case EXTRA_FD:
 		nr_fds++;
 		break;
+	case UNREAD:
+		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .result = -EBUSY };
+		send_reply(sock, &reply, sizeof(reply.head), 0);
+		return -1;
 	case STALE:
 		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .seq = m->seq, .result = -ESTALE };
 		len = sizeof(reply.head);
@@ -569,6 +573,19 @@ static void test_a_child_born_while_it_is_asked(void **state)
 	kshared_disconnect(k);
 }
 
+static void test_a_request_that_is_refused_unread(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+
+	assert_non_null(k);
+	atomic_store(&control->fault, UNREAD);
+	assert_int_equal(ksrv_post(k, "1", STDIN_FILENO, 0600), -1);
+	assert_int_equal(errno, EBUSY);
+	atomic_store(&control->fault, NO_FAULT);
+	assert_int_equal(remove_number(k, 1), 0);
+	kshared_disconnect(k);
+}
+
 static void test_nobody_serves(void **state)
 {
 	char where[128];
@@ -596,6 +613,7 @@ int main(void)
 		TEST(test_a_worker_that_never_said_a_word),
 		TEST(test_a_request_may_take_long),
 		TEST(test_a_child_born_while_it_is_asked),
+		TEST(test_a_request_that_is_refused_unread),
 		TEST(test_nobody_serves),
 	};
 
