@@ -28,6 +28,8 @@ static const struct hint post_hints[] = {
 	{ EINVAL, "this is no good name, or the descriptor is of a kind that cannot be posted",
 	  "give a name without '..'" },
 	{ ENOENT, "there is no such board", "make it with mkdir in the mounted folder" },
+	{ EBUSY, "closing too many of the descriptors that you have posted hangs",
+	  "look after the servers of their files" },
 	{ 0 },
 };
 

@@ -359,6 +359,7 @@ static int receive_reply(struct kshared *k, struct call *c)
 		struct cmsghdr align;
 	} control;
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2 };
+	bool unread;
 	int nr_fds;
 	ssize_t n;
 
@@ -382,8 +383,10 @@ static int receive_reply(struct kshared *k, struct call *c)
 		p->generation = reply.result < 0 ? 0 : reply.count;
 		return ATTEMPT_HELLO;
 	}
+	/* Without a look at the request it is refused, not named. */
+	unread = (size_t)n == sizeof(reply) && reply.seq == 0 && reply.result < 0;
 	if ((mh.msg_flags & MSG_TRUNC) || (size_t)n < sizeof(reply) || reply.magic != CTL_MAGIC ||
-	    reply.seq != c->req.seq || reply.body_len != (size_t)n - sizeof(reply) ||
+	    (reply.seq != c->req.seq && !unread) || reply.body_len != (size_t)n - sizeof(reply) ||
 	    reply.result > 0 || reply.result < -4095)
 		return -EPROTO;
 	if (mh.msg_flags & MSG_CTRUNC)

@@ -73,7 +73,7 @@ struct ctl_request {
 struct ctl_reply {
 	uint32_t magic;
 	int32_t result; /* 0, or -errno */
-	uint64_t seq;
+	uint64_t seq; /* 0: refused unread */
 	uint32_t body_len;
 	uint32_t count; /* CTL_LIST: entries in the body; 0 at the end. CTL_HELLO: workers so far, this one included */
 };

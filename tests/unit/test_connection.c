@@ -26,7 +26,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -40,7 +39,7 @@
 #define SLOW_SECONDS 5
 #define NR_NAMES (NR_CALLS * NR_THREADS * (NR_CHILDREN + 2))
 
-enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW };
+enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW, UNREAD };
 
 struct done {
 	uint64_t token;
@@ -178,6 +177,10 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 	case EXTRA_FD:
 		nr_fds++;
 		break;
+	case UNREAD:
+		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .result = -EBUSY };
+		send_reply(sock, &reply, sizeof(reply.head), 0);
+		return -1;
 	case STALE:
 		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .seq = m->seq, .result = -ESTALE };
 		len = sizeof(reply.head);
@@ -527,11 +530,13 @@ static void test_a_request_may_take_long(void **state)
 
 static unsigned int count_sockets(void)
 {
+	char link[32], what[8] = "";
 	unsigned int n = 0;
-	struct stat st;
 
-	for (int fd = 0; fd < 256; fd++)
-		n += fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	for (int fd = 0; fd < 256; fd++) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n += readlink(link, what, sizeof(what) - 1) > 0 && strcmp(what, "socket:") == 0;
+	}
 	return n;
 }
 
@@ -569,6 +574,19 @@ static void test_a_child_born_while_it_is_asked(void **state)
 	kshared_disconnect(k);
 }
 
+static void test_a_request_that_is_refused_unread(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+
+	assert_non_null(k);
+	atomic_store(&control->fault, UNREAD);
+	assert_int_equal(ksrv_post(k, "1", STDIN_FILENO, 0600), -1);
+	assert_int_equal(errno, EBUSY);
+	atomic_store(&control->fault, NO_FAULT);
+	assert_int_equal(remove_number(k, 1), 0);
+	kshared_disconnect(k);
+}
+
 static void test_nobody_serves(void **state)
 {
 	char where[128];
@@ -596,6 +614,7 @@ int main(void)
 		TEST(test_a_worker_that_never_said_a_word),
 		TEST(test_a_request_may_take_long),
 		TEST(test_a_child_born_while_it_is_asked),
+		TEST(test_a_request_that_is_refused_unread),
 		TEST(test_nobody_serves),
 	};
 
