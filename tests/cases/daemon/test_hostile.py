@@ -199,7 +199,7 @@ class Packets(Hostile):
             with Raw(self.folder) as raw, contextlib.suppress(BrokenPipeError):
                 return raw.ask(request(rawctl.HELLO)) is None
             return True
-        harness.wait_until(lambda: harness.run_as(harness.USER_A, refused), "all connections are taken")
+        harness.wait_until(lambda: harness.run_as(harness.USER_A, refused), "all connections are taken", timeout=20)
         self.assertEqual(self.folder.status()["entries"], 2)
         os.write(writer, bytes(len(children)))
         for child in children:
