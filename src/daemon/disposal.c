@@ -38,6 +38,7 @@ struct disposal {
 	const struct shm_closing *keeper;
 	struct job *jobs; /* not begun */
 	unsigned int nr_begun;
+	bool beginning;
 	unsigned int begun[SHM_OWNERS];
 	struct owner owners[SHM_OWNERS];
 };
@@ -93,23 +94,35 @@ static void close_here(struct job *j)
 	drop(j);
 }
 
+static struct job *next_job(struct disposal *d)
+{
+	struct job *j;
+
+	DL_FOREACH (d->jobs, j)
+		if (d->nr_begun < ALL_MAX && d->begun[j->bucket] < OWNER_MAX)
+			return j;
+	return NULL;
+}
+
 static void begin(struct disposal *d)
 {
-	struct job *j, *tmp;
+	struct job *j;
 
-	DL_FOREACH_SAFE (d->jobs, j, tmp) {
-		if (d->nr_begun >= ALL_MAX)
-			return;
-		if (d->begun[j->bucket] >= OWNER_MAX)
-			continue;
+	/* The ring may call back, for this job or another, before relay_close() returns; the outer loop goes on then. */
+	if (d->beginning)
+		return;
+	d->beginning = true;
+	while ((j = next_job(d))) {
 		DL_DELETE(d->jobs, j);
-		if (relay_close(d->relay, &j->call, j->fd) == 0) {
-			d->nr_begun++;
-			d->begun[j->bucket]++;
-		} else {
+		d->nr_begun++;
+		d->begun[j->bucket]++;
+		if (relay_close(d->relay, &j->call, j->fd) < 0) {
+			d->nr_begun--;
+			d->begun[j->bucket]--;
 			close_here(j);
 		}
 	}
+	d->beginning = false;
 }
 
 void disposal_close(struct disposal *d, uid_t uid, int fd, uint64_t own_dev)
