@@ -519,7 +519,8 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 	entry_save(e, rq, -1);
 	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) && e->kind->command) {
 		rq->cmd = COMMAND_OWNER;
-		e->kind->command(e, rq);
+		if (e->kind->command(e, rq) == KIND_LATER)
+			return KIND_LATER;
 	}
 	return 0;
 }

@@ -5,6 +5,7 @@
 #include <base/cleanup.h>
 #include <daemon/closer.h>
 #include <daemon/table.h>
+#include <engine/aside/aside.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -55,8 +56,7 @@ struct table {
 	unsigned int nr_fds;
 	unsigned int max_fds;
 	int fuse_fd;
-	struct closer *closer;
-	struct shm_closing *closing;
+	struct closer closer;
 	struct keep_done done[KEEP_DONE_MAX];
 	uint64_t nr_done; /* all that ever were */
 };
@@ -68,7 +68,7 @@ static size_t padded(size_t n)
 
 void table_close(struct table *t, int fd)
 {
-	closer_close(t->closer, 0, fd);
+	closer_close(&t->closer, 0, fd, 0);
 }
 
 int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *closing)
@@ -77,12 +77,12 @@ int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *clos
 
 	if (!t)
 		return -ENOMEM;
-	if (closer_new(&t->closer, closing) < 0) {
+	if (aside_new(&t->closer.aside, false) < 0) {
 		free(t);
 		return -ENOMEM;
 	}
+	t->closer.counts = closing;
 	t->max_fds = max_fds;
-	t->closing = closing;
 	t->fuse_fd = -1;
 	*ret = t;
 	return 0;
@@ -106,7 +106,7 @@ static void drop_fd(struct table *t, struct item *i)
 	if (i->fd < 0)
 		return;
 	if (i->vault < 0) {
-		closer_close(t->closer, i->owner, i->fd);
+		closer_close(&t->closer, i->owner, i->fd, 0);
 		t->nr_fds--;
 	} else {
 		struct vault *v = &t->vaults[i->vault];
@@ -147,7 +147,7 @@ void table_free(struct table *t)
 	HASH_ITER(hh, t->items, i, tmp)
 		drop_item(t, i);
 	free(t->vaults);
-	closer_free(t->closer);
+	aside_free(t->closer.aside);
 	free(t);
 }
 
@@ -159,11 +159,13 @@ static int by_number(const void *a, const void *b)
 /* In the fork: keep the records' descriptors and nothing else; close what we are told to. */
 static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int command)
 {
-	struct closer *closer = NULL; /* the parent's may be in any state */
+	struct closer closer = { .counts = t->closer.counts };
 	unsigned int next = 0;
 	struct command c;
 
-	closer_new(&closer, t->closing);
+	/* The parent's may be in any state. */
+	if (aside_new(&closer.aside, false) < 0)
+		_exit(1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "ksharedd-vault");
 	for (size_t i = 0; i <= n; i++) {
@@ -173,8 +175,8 @@ static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int co
 			syscall(SYS_close_range, next, end - 1, 0);
 		next = end + 1;
 	}
-	while (closer && read(command, &c, sizeof(c)) == sizeof(c))
-		closer_close(closer, c.owner, c.fd);
+	while (read(command, &c, sizeof(c)) == sizeof(c))
+		closer_close(&closer, c.owner, c.fd, 0);
 	_exit(0);
 }
 
@@ -224,7 +226,7 @@ static int split_off(struct table *t)
 		if (i->fd < 0 || i->vault >= 0)
 			continue;
 		i->vault = place;
-		closer_close(t->closer, i->owner, i->fd);
+		closer_close(&t->closer, i->owner, i->fd, 0);
 	}
 	t->nr_fds = 0;
 	return 0;

@@ -8,8 +8,9 @@
  */
 #include <base/cleanup.h>
 #include <base/log.h>
-#include <daemon/disposal.h>
+#include <daemon/closer.h>
 #include <daemon/worker.h>
+#include <engine/aside/aside.h>
 #include <engine/relay/poller.h>
 #include <engine/relay/relay.h>
 #include <errno.h>
@@ -29,12 +30,23 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
+#include <time.h>
 #include <unistd.h>
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
+#define RECLAIM_MS 100
+#define WAITING_MAX 64
+#define WAITING_END 4096 /* more than can be waiting if none hangs */
+#define PATIENCE_S 2
+
+/* An owner's descriptors that are not closed: when their number was last seen to change. */
+struct trap {
+	uint32_t closed;
+	uint64_t since;
+};
 
 struct worker {
 	const struct config *config;
@@ -49,7 +61,11 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
-	struct disposal *disposal;
+	int64_t reclaimed_ms;
+	struct aside *aside;
+	struct closer closer;
+	struct shm_closing closing[SHM_OWNERS];
+	struct trap traps[SHM_OWNERS];
 };
 
 /* Without the keeper nothing true can be said any more. */
@@ -66,14 +82,36 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 {
 	struct worker *w = t->owner;
 
-	disposal_close(w->disposal, uid, fd, t->dev);
+	closer_close(&w->closer, uid, fd, t->dev);
 }
 
+static uint64_t seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec;
+}
+
+/* No more descriptors are taken from him of whom many wait to be closed, and for some seconds none has been. */
 static bool barred(struct tree *t, uid_t uid)
 {
 	struct worker *w = t->owner;
+	uint32_t bucket = aside_bucket(uid);
+	const struct shm_closing *here = &w->closer.counts[bucket], *there = &w->shm->closing[bucket];
+	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) + __atomic_load_n(&there->closed, __ATOMIC_RELAXED);
+	uint32_t given = here->given + __atomic_load_n(&there->given, __ATOMIC_RELAXED);
+	struct trap *trap = &w->traps[bucket];
 
-	return uid != 0 && uid != t->uid && disposal_barred(w->disposal, uid);
+	if (uid == 0 || uid == t->uid)
+		return false;
+	if ((int32_t)(given - closed) >= WAITING_END)
+		return true;
+	if ((int32_t)(given - closed) < WAITING_MAX || closed != trap->closed || !trap->since) {
+		*trap = (struct trap){ .closed = closed, .since = seconds() };
+		return false;
+	}
+	return seconds() - trap->since >= PATIENCE_S;
 }
 
 /* While removed entries wait to be let go by the kernel, look at them from time to time. */
@@ -99,9 +137,16 @@ static void attr_changed(struct tree *t, const struct entry *e)
 static void reclaim(struct tree *t)
 {
 	struct worker *w = t->owner;
+	struct timespec ts;
+	int64_t ms;
 
-	if (w->fuse)
-		fuse_sweep(w->fuse);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	/* Whoever is at his limit and goes on asking does not have it done each time. */
+	if (!w->fuse || ms < w->reclaimed_ms + RECLAIM_MS)
+		return;
+	fuse_sweep(w->fuse);
+	w->reclaimed_ms = ms;
 }
 
 static void names_changed(struct tree *t)
@@ -202,6 +247,14 @@ static int on_ring(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 	return 0;
 }
 
+static int on_aside(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	struct worker *w = ctx;
+
+	aside_dispatch(w->aside);
+	return 0;
+}
+
 static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
 {
 	struct worker *w = ctx;
@@ -242,11 +295,14 @@ static int make_relay(struct worker *w)
 	memcpy(&params, w->hello->ring_params, sizeof(params));
 	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots, SHM_SLOTS);
 	if (r == 0)
-		r = disposal_new(&w->disposal, w->relay, w->shm->closing);
+		r = aside_new(&w->aside, true);
 	if (r == 0)
 		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
 	if (r == 0)
 		r = sd_event_add_io(w->event, NULL, relay_fd(w->relay), EPOLLIN, on_ring, w);
+	if (r >= 0)
+		r = sd_event_add_io(w->event, NULL, aside_fd(w->aside), EPOLLIN, on_aside, w);
+	w->closer = (struct closer){ .aside = w->aside, .counts = w->closing };
 	return r;
 }
 
@@ -261,11 +317,11 @@ static int make_tree(struct worker *w)
 		.dir_mode = w->config->mode,
 		.uid = getuid(),
 		.gid = getgid(),
-		.max_fds = 256,
+		.max_fds = 128,
 	};
 	int r;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 1024)
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 512)
 		conf.max_fds = limit.rlim_cur > FDS_MAX ? FDS_MAX : (unsigned int)(limit.rlim_cur / 4 * 3);
 	r = tree_new(&w->tree, &conf);
 	if (r < 0)
@@ -277,6 +333,7 @@ static int make_tree(struct worker *w)
 	w->tree->names_changed = names_changed;
 	w->tree->reclaim = reclaim;
 	w->tree->relay = w->relay;
+	w->tree->aside = w->aside;
 	w->tree->poller = w->poller;
 	w->tree->dev = w->hello->dev;
 	w->tree->proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -376,9 +433,10 @@ static int loop(struct worker *w)
 
 int worker_run(const struct config *c)
 {
-	struct worker w = { .config = c };
+	static struct worker w;
 	int r;
 
+	w.config = c;
 	signal(SIGPIPE, SIG_IGN);
 	r = start(&w);
 	if (r < 0) {
@@ -395,7 +453,7 @@ int worker_run(const struct config *c)
 	fuse_free(w.fuse);
 	poller_free(w.poller);
 	tree_free(w.tree);
-	disposal_free(w.disposal);
+	aside_free(w.aside);
 	relay_free(w.relay);
 	keep_free(w.keep);
 	sd_event_source_unref(w.sweep);

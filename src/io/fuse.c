@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#define SWEEP_MAX 1024 /* entries at a time */
+
 #define BATCH 64
 
 static void do_init(struct fuse_request *q);
@@ -270,8 +272,14 @@ static void prune(struct fuse *f, uint64_t id)
 void fuse_sweep(struct fuse *f)
 {
 	struct entry *e, *tmp;
+	unsigned int n = 0;
 
+	/* Not all at once, if they are many: the others wait. Who stays goes to the end. */
 	DL_FOREACH_SAFE (f->tree->orphans, e, tmp) {
+		if (++n > SWEEP_MAX)
+			return;
+		DL_DELETE(f->tree->orphans, e);
+		DL_APPEND(f->tree->orphans, e);
 		prune(f, e->id);
 		forget(f, e->id);
 	}

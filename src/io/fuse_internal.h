@@ -48,6 +48,7 @@ struct fuse_request {
 	const char *name2;
 	const void *payload;
 	size_t payload_len;
+	struct attr_change change; /* of SETATTR, for after the size */
 	void (*answer)(struct fuse_request *q, int result);
 	UT_hash_handle hh;
 };

@@ -104,7 +104,7 @@ struct keep_item {
 #define SHM_WRITERS (1u << 16) /* a handle's word has the place in its low 16 bits */
 #define SHM_WRITERS_UID (SHM_WRITERS / 4) /* of one user */
 #define SHM_SLOTS 256
-#define SHM_OWNERS 1024 /* owners of descriptors are told apart by so many numbers */
+#define SHM_OWNERS 1024 /* as in engine/aside */
 #define SHM_SLOT_BYTES (1u << 18) /* largest proxied transfer */
 
 struct shm_slot {
@@ -123,11 +123,6 @@ struct shm_closing {
 	uint32_t given;
 	uint32_t closed;
 };
-
-static inline uint32_t shm_owner(uint32_t uid)
-{
-	return uid % SHM_OWNERS;
-}
 
 struct shm_writer {
 	uint64_t word; /* the handle's; 0: free. Stored last, cleared first */

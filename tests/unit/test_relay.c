@@ -467,73 +467,6 @@ static void test_waiting_once_and_watching(void **state)
 	relay_wait_cancel(f->rig.relay, &always.wait);
 }
 
-struct called {
-	struct relay_call call;
-	unsigned int calls;
-	int result;
-};
-
-static void on_call(struct relay_call *c, int result)
-{
-	struct called *me = (struct called *)c;
-
-	me->calls++;
-	me->result = result;
-}
-
-static void test_calls_without_data(void **state)
-{
-	struct fixture *f = *state;
-	int fd = memfd_create("test", MFD_CLOEXEC);
-	struct called c = { .call.done = on_call };
-	struct stat st;
-
-	assert_int_equal(relay_fallocate(f->rig.relay, &c.call, fd, 0, 0, 123456), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, 0);
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, 123456);
-	c.calls = 0;
-	assert_int_equal(relay_fsync(f->rig.relay, &c.call, fd, true), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, 0);
-	c.calls = 0;
-	assert_int_equal(relay_fsync(f->rig.relay, &c.call, f->pipe[0], false), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, -EINVAL);
-	close(fd);
-}
-
-static void test_closing_by_the_relay(void **state)
-{
-	struct fixture *f = *state;
-	struct called c = { .call.done = on_call };
-	int fd = f->pipe[1];
-	char byte;
-
-	assert_int_equal(relay_close(f->rig.relay, &c.call, fd), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, 0);
-	f->pipe[1] = -1;
-	assert_int_equal(fcntl(fd, F_GETFD), -1);
-	assert_int_equal(read(f->pipe[0], &byte, 1), 0);
-	/* Not twice. */
-	c.calls = 0;
-	assert_int_equal(relay_close(f->rig.relay, &c.call, fd), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, -EBADF);
-}
-
-static void test_nothing_is_closed_without_a_ring(void **state)
-{
-	struct fixture *f = *state;
-	struct called c = { .call.done = on_call };
-
-	assert_int_equal(relay_close(f->rig.relay, &c.call, f->pipe[1]), -EAGAIN);
-	assert_true(fcntl(f->pipe[1], F_GETFD) >= 0);
-	assert_int_equal(c.calls, 0);
-}
-
 static void test_the_ring_can_do_nothing_else(void **state)
 {
 	struct fixture *f = *state;
@@ -573,11 +506,8 @@ int main(void)
 		BOTH(test_giving_up),
 		BOTH(test_answers_that_start_the_next_transfer),
 		BOTH(test_waiting_once_and_watching),
-		BOTH(test_calls_without_data),
 		TEST(test_a_counter_is_written),
 		TEST(test_a_file_that_hangs_can_be_given_up),
-		TEST(test_closing_by_the_relay),
-		WITHOUT(test_nothing_is_closed_without_a_ring),
 		TEST(test_the_ring_can_do_nothing_else),
 		TEST(test_a_write_that_is_ready_and_yet_blocks),
 		WITHOUT(test_what_might_block_is_refused),

@@ -20,14 +20,13 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
-#define KERNEL_WORKERS 1024 /* more than can hang at a time: slots, and closes under way */
+#define KERNEL_WORKERS 512 /* more than can hang at a time: the slots bound that */
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
 {
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
-				       IORING_OP_CLOSE };
+				       IORING_OP_ASYNC_CANCEL };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
 	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
@@ -46,7 +45,7 @@ int relay_ring_new(struct io_uring_params *params)
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
 	};
-	/* Without it files, and closing, have four for each CPU, which a few that hang would fill. Before 5.15 they have. */
+	/* Without it files have four for each CPU, which a few that hang would fill. Before 5.15 they have. */
 	io_uring_register_iowq_max_workers(&ring, workers);
 	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
 	if (r == 0)
@@ -573,64 +572,6 @@ void relay_cancel(struct relay_io *io)
 	}
 }
 
-static int start_call(struct relay *r, struct relay_call *c, struct io_uring_sqe *sqe)
-{
-	int e = relay_take_item(r, c, &c->index);
-
-	if (e < 0) {
-		give_back(sqe);
-		return e;
-	}
-	sqe->user_data = name_of(IS_CALL, c->index, r->items[c->index].generation);
-	sqe->flags |= IOSQE_ASYNC;
-	submit(r);
-	return 0;
-}
-
-int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only)
-{
-	struct io_uring_sqe *sqe;
-
-	if (r->epoll_fd >= 0) {
-		int e = data_only ? fdatasync(fd) : fsync(fd);
-
-		c->done(c, e < 0 ? -errno : 0);
-		return 0;
-	}
-	sqe = get_sqe(r);
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_fsync(sqe, fd, data_only ? IORING_FSYNC_DATASYNC : 0);
-	return start_call(r, c, sqe);
-}
-
-int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len)
-{
-	struct io_uring_sqe *sqe;
-
-	if (r->epoll_fd >= 0) {
-		int e = fallocate(fd, mode, (off_t)offset, (off_t)len);
-
-		c->done(c, e < 0 ? -errno : 0);
-		return 0;
-	}
-	sqe = get_sqe(r);
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_fallocate(sqe, fd, mode, offset, len);
-	return start_call(r, c, sqe);
-}
-
-int relay_close(struct relay *r, struct relay_call *c, int fd)
-{
-	struct io_uring_sqe *sqe = r->epoll_fd < 0 ? get_sqe(r) : NULL;
-
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_close(sqe, fd);
-	return start_call(r, c, sqe);
-}
-
 void relay_dispatch(struct relay *r)
 {
 	struct io_uring_cqe *cqe;
@@ -664,12 +605,6 @@ void relay_dispatch(struct relay *r)
 				w->index = 0;
 			}
 			w->ready(w, res < 0 ? POLLERR : (unsigned int)res);
-		} else if (name >> 56 == IS_CALL && index < r->nr_items && r->items[index].generation == step &&
-			   r->items[index].who) {
-			struct relay_call *c = r->items[index].who;
-
-			relay_drop_item(r, index);
-			c->done(c, res);
 		}
 	}
 	r->reaping = false;

@@ -147,21 +147,4 @@ void relay_start(struct relay *r, struct relay_io *io);
 /** relay_cancel() - finish soon, with -EINTR unless bytes have moved; may call @io->done before it returns. */
 void relay_cancel(struct relay_io *io);
 
-/**
- * struct relay_call - a call without data; owned by the caller until @done.
- */
-struct relay_call {
-	void (*done)(struct relay_call *c, int result);
-	uint32_t index;
-};
-
-/** relay_fsync() - flush a file, perhaps only its data. Return: 0, @c->done follows; -errno. */
-int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only);
-
-/** relay_fallocate() - fallocate(2). Return: 0, @c->done follows; -errno. */
-int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len);
-
-/** relay_close() - close a descriptor whose close may hang. Return: 0, @c->done follows; -errno: it is still open. */
-int relay_close(struct relay *r, struct relay_call *c, int fd);
-
 #endif

@@ -9,7 +9,7 @@
 #include <engine/relay/relay.h>
 #include <liburing.h>
 
-enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CALL };
+enum { IS_NOTHING, IS_SLOT, IS_WAIT };
 
 /* Of a slot: an earlier process started its transfer, and the kernel still works on it, or has ended it since. */
 enum { LEFT_RUNNING = 1, LEFT_ENDED };

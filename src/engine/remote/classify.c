@@ -136,6 +136,7 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	ret->class = FD_STREAM;
 	if (major == 4 || major == 5 || (major >= 136 && major <= 143)) {
 		strcpy(ret->what, "tty");
+		ret->poll_waits = true;
 		/* /dev/tty and /dev/ptmx, opened again, are another terminal. */
 		ret->reopen = major != 5 && on_plain_fs(st);
 		/* A serial line is closed when it has sent what it was given. */
@@ -156,6 +157,15 @@ static bool lingers(int fd)
 	socklen_t len = sizeof(linger);
 
 	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger > 0;
+}
+
+static bool polls_without_lock(int fd)
+{
+	int domain;
+	socklen_t len = sizeof(domain);
+
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6 || domain == AF_NETLINK);
 }
 
 bool close_may_wait(int fd, uint64_t own_dev)
@@ -192,6 +202,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 	switch (st.stx_mode & S_IFMT) {
 	case S_IFSOCK:
 		strcpy(ret->what, "socket");
+		ret->poll_waits = !polls_without_lock(fd);
 		ret->class = FD_STREAM;
 		ret->nowait = true;
 		break;

@@ -28,6 +28,7 @@ enum fd_class {
  * @nowait: RWF_NOWAIT is known to work both ways
  * @sealable: a memfd that can be given more seals
  * @write_sealed: a memfd that is sealed against (future) writing
+ * @poll_waits: polling it may wait for a lock that its holders can keep: terminals, sockets of unusual families
  * @dev: device number of its file system
  */
 struct fd_facts {
@@ -40,6 +41,7 @@ struct fd_facts {
 	uint8_t nowait;
 	uint8_t sealable;
 	uint8_t write_sealed;
+	uint8_t poll_waits;
 	uint64_t dev;
 };
 

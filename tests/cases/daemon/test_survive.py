@@ -568,15 +568,6 @@ class Poison(harness.FolderCase):
         os.unlink(self.path("srv/before"))
         self.lives()
 
-    def test_a_resize(self):
-        library = self.connect()
-        os.close(library.mem_create("object", 4096, flags=harness.KMEM_RESIZABLE))
-        self.refused("ftruncate", lambda: os.truncate(self.path("mem/object"), 8192))
-        # It died of it after the size was changed, or before; either way the account is right.
-        self.assertEqual(self.connect().status().bytes, os.stat(self.path("mem/object")).st_size)
-        os.unlink(self.path("mem/object"))
-        self.lives()
-
     def test_a_creation_by_the_library(self):
         def create():
             harness.Connection(self.folder.dir).mem_create("poison", 4096)
