@@ -10,6 +10,12 @@
 
 #include <stdio.h>
 
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
+#else
+#define RUNNING_ON_VALGRIND 0
+#endif
+
 #include "transfer_fixture.h"
 
 #define MANY (NR_SLOTS * 4)
@@ -274,6 +280,48 @@ static void test_twenty_thousand_queued_at_once(void **state)
 	free(all);
 }
 
+#define MOST 256
+#define LONG 20000
+
+/* One owner's transfers hang, and thousands more wait behind them: that must not slow everybody else's. */
+static void test_who_waits_in_thousands_costs_others_little(void **state)
+{
+	struct small *all = calloc(LONG, sizeof(*all));
+	struct job *other = new_job();
+	int hung[2], fd = memfd_create("test", MFD_CLOEXEC);
+	struct rig rig;
+	int64_t began;
+
+	alarm(120);
+	rig_init_with(&rig, MOST);
+	assert_int_equal(pipe2(hung, O_CLOEXEC), 0);
+	put(fd, "x");
+	for (int i = 0; i < LONG; i++) {
+		all[i].io = (struct relay_io){
+			.unique = 1, .owner = 7, .fd = hung[0], .offset = -1, .len = 1, .regular = true, .done = in_turn
+		};
+		relay_start(rig.relay, &all[i].io);
+	}
+	began = now_ms();
+	for (int i = 0; i < 300; i++) {
+		other->io = (struct relay_io){
+			.unique = 1, .owner = 8, .fd = fd, .offset = 0, .len = 1, .regular = true, .done = job_done
+		};
+		other->calls = 0;
+		relay_start(rig.relay, &other->io);
+		run_until(&rig, &other->calls, 1);
+	}
+	print_message("# 300 transfers in %d ms\n", (int)(now_ms() - began));
+	if (!RUNNING_ON_VALGRIND)
+		assert_true(now_ms() - began < 1500);
+	rig_deinit(&rig);
+	close(hung[0]);
+	close(hung[1]);
+	close(fd);
+	free(other);
+	free(all);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -284,6 +332,7 @@ int main(void)
 		cmocka_unit_test(test_one_owner_has_a_sixteenth),
 		cmocka_unit_test(test_one_owner_has_one_slot_at_least),
 		BOTH(test_twenty_thousand_queued_at_once),
+		cmocka_unit_test(test_who_waits_in_thousands_costs_others_little),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

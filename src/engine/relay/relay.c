@@ -246,22 +246,32 @@ static unsigned int nr_owned(const struct relay *r, uint32_t owner)
 	return n;
 }
 
-/* May this transfer have a slot now? Files, which may take their time, have half of them at most. */
-static bool room_for(const struct relay *r, const struct relay_io *io)
+static bool has_share(const struct relay *r, uint32_t owner)
 {
 	unsigned int share = r->nr_slots / SHARES ? r->nr_slots / SHARES : 1;
 
-	return r->nr_busy < r->nr_slots && !(io->regular && r->nr_files >= r->nr_slots / 2) &&
-	       !(io->owner && r->nr_busy >= share && nr_owned(r, io->owner) >= share);
+	return owner && r->nr_busy >= share && nr_owned(r, owner) >= share;
+}
+
+/* May this transfer have a slot now, for all that its owner has? Files, which may take their time, have half of them at most. */
+static bool room_for(const struct relay *r, const struct relay_io *io)
+{
+	return r->nr_busy < r->nr_slots && !(io->regular && r->nr_files >= r->nr_slots / 2);
 }
 
 static struct relay_io *next_queued(const struct relay *r)
 {
 	struct relay_io *io;
+	uint32_t full = 0;
 
-	DL_FOREACH (r->queue, io)
-		if (room_for(r, io))
+	/* Somebody may have many thousands in the queue: the slots are counted once for all in a row. */
+	DL_FOREACH (r->queue, io) {
+		if (!room_for(r, io) || (full && io->owner == full))
+			continue;
+		if (!has_share(r, io->owner))
 			return io;
+		full = io->owner;
+	}
 	return NULL;
 }
 
@@ -359,7 +369,7 @@ static bool take_slot(struct relay_io *io)
 
 	if (io->slot >= 0)
 		return true;
-	if (!room_for(r, io))
+	if (!room_for(r, io) || has_share(r, io->owner))
 		return false;
 	for (i = 0; r->slot_io[i] || r->slots[i].left;)
 		i++;

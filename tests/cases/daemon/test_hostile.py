@@ -22,6 +22,7 @@ import hungfs
 import rawctl
 from rawctl import Raw, request
 
+UNDER_VALGRIND = False
 FILE_TIMEOUT = 300
 
 

@@ -10,6 +10,7 @@ import time
 import folder
 import harness
 
+UNDER_VALGRIND = False
 ALONE = True
 FILE_TIMEOUT = 300
 

@@ -15,6 +15,7 @@ import clients
 import harness
 import streams
 
+UNDER_VALGRIND = False
 ALONE = True
 FILE_TIMEOUT = 400
 

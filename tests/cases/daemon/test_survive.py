@@ -21,6 +21,7 @@ import time
 import harness
 import tracer
 
+UNDER_VALGRIND = False
 FILE_TIMEOUT = 400
 
 STOPS_MAX = 600

@@ -23,6 +23,7 @@ KINDS = {
     "memfd": (BOTH, True, "all"), "mem": (BOTH, True, "as the entry"),
 }
 
+UNDER_VALGRIND = False
 CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH, CAP_FOWNER = 1, 2, 3
 SYS_SETGROUPS = 116
 CALLERS = ("owner", "member", "other", "root", "powerless root")

@@ -9,6 +9,8 @@ import threading
 
 import harness
 
+UNDER_VALGRIND = False
+
 
 def post(path, fd, flags=os.O_EXCL, mode=0o600):
     """Post a descriptor of this process by its number."""

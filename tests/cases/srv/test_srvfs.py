@@ -11,6 +11,8 @@ import tempfile
 
 import harness
 
+UNDER_VALGRIND = False
+
 HELPER = "/sbin/mount.srvfs"
 
 

@@ -13,6 +13,8 @@ import time
 import harness
 import opening
 
+UNDER_VALGRIND = False
+
 
 class Streams(opening.OpenCase):
     """Sockets, pipes, terminals and counters are proxied."""

@@ -14,6 +14,8 @@ import struct
 import harness
 import opening
 
+UNDER_VALGRIND = False
+
 
 def raw_read(fd):
     """read(2) that does not try again by itself."""
