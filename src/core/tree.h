@@ -57,6 +57,7 @@ struct entry {
 	int fd;
 	unsigned int pins;
 	uint32_t busy; /* the kind's, for as long as the process lives */
+	struct later *laters; /* kind/later.c's queue */
 	void *priv;
 	struct entry *lru_prev, *lru_next;
 	struct entry *children; /* of a directory, by pos */

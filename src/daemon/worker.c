@@ -63,6 +63,7 @@ struct worker {
 	sd_event_source *sweep;
 	int64_t reclaimed_ms;
 	struct aside *aside;
+	struct aside *closers; /* apart, so that calls that hang do not keep descriptors open */
 	struct closer closer;
 	struct shm_closing closing[SHM_OWNERS];
 	struct trap traps[SHM_OWNERS];
@@ -304,12 +305,14 @@ static int make_relay(struct worker *w)
 	if (r == 0)
 		r = aside_new(&w->aside, true);
 	if (r == 0)
+		r = aside_new(&w->closers, false);
+	if (r == 0)
 		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
 	if (r == 0)
 		r = sd_event_add_io(w->event, NULL, relay_fd(w->relay), EPOLLIN, on_ring, w);
 	if (r >= 0)
 		r = sd_event_add_io(w->event, NULL, aside_fd(w->aside), EPOLLIN, on_aside, w);
-	w->closer = (struct closer){ .aside = w->aside, .counts = w->closing };
+	w->closer = (struct closer){ .aside = w->closers, .counts = w->closing };
 	return r;
 }
 
@@ -462,6 +465,7 @@ int worker_run(const struct config *c)
 	poller_free(w.poller);
 	tree_free(w.tree);
 	aside_free(w.aside);
+	aside_free(w.closers);
 	relay_free(w.relay);
 	keep_free(w.keep);
 	sd_event_source_unref(w.sweep);

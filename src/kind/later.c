@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * later.c - see later.h. A caller who gives up is answered at once; the call goes on, and its result is taken in when it comes.
+ * later.c - see later.h. A caller who gives up is answered at once; a call that has begun goes on, and its result is taken in when it
+ * comes.
  */
 #include <errno.h>
 #include <kind/later.h>
 #include <stdlib.h>
+#include <utlist.h>
 
 static void work(struct aside_job *j)
 {
@@ -13,26 +15,48 @@ static void work(struct aside_job *j)
 	l->work(l);
 }
 
-static void done(struct aside_job *j)
+static void begin(struct later *l)
 {
-	struct later *l = (struct later *)j;
+	struct tree *t = l->e->tree;
+
+	aside_start(t->aside, &l->job, l->rq ? l->rq->cred->uid : l->e->uid);
+}
+
+/* It is over, or was never begun. */
+static void end(struct later *l)
+{
+	struct entry *e = l->e;
+	bool first = e->laters == l;
 	struct request *rq;
 
+	DL_DELETE(e->laters, l);
+	if (first && e->laters)
+		begin(e->laters);
 	if (l->finish)
 		l->finish(l);
 	rq = l->rq;
 	if (rq)
 		request_done(rq, l->result);
-	entry_unpin(l->e);
+	entry_unpin(e);
 	free(l->data);
 	free(l);
+}
+
+static void done(struct aside_job *j)
+{
+	end((struct later *)j);
 }
 
 static void cancel(struct request *rq)
 {
 	struct later *l = rq->pending;
+	struct entry *e = l->e;
 
 	l->rq = NULL;
+	if (!l->must && (l != e->laters || aside_cancel(e->tree->aside, &l->job))) {
+		l->result = -EINTR;
+		end(l);
+	}
 	request_done(rq, -EINTR);
 }
 
@@ -57,7 +81,9 @@ int later_start(struct entry *e, struct request *rq, const struct later *what)
 			rq->pending = l;
 			rq->cancel = cancel;
 		}
-		aside_start(e->tree->aside, &l->job, e->uid);
+		DL_APPEND(e->laters, l);
+		if (e->laters == l)
+			begin(l);
 		return KIND_LATER;
 	}
 	l->work(l);

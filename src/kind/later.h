@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * later.h - for kinds: a call on an entry's descriptor that may hang, made aside (engine/aside says why).
+ *
+ * One at a time of each entry, in the order in which they came: they want the same lock anyway. It is made on the account of who asks.
  */
 #ifndef KSHARED_KIND_LATER_H
 #define KSHARED_KIND_LATER_H
@@ -14,6 +16,7 @@
  * @finish: afterwards, in the loop, before the request is answered with @result; may change that; NULL: nothing to do
  * @e: stays until then
  * @rq: who waits; NULL: nobody, or nobody any more
+ * @must: is made even if nobody waits any more; else it is not begun then, and finished with -EINTR
  * @fd: the entry's descriptor, which stays open
  * @offset, @size, @flags, @mode, @uid, @gid, @before, @data: for @work and @finish, as they like; @data is freed
  */
@@ -25,6 +28,7 @@ struct later {
 	struct request *rq;
 	int fd;
 	int result;
+	bool must;
 	uint64_t offset;
 	uint64_t size;
 	uint64_t before;
@@ -33,6 +37,7 @@ struct later {
 	uid_t uid;
 	gid_t gid;
 	void *data;
+	struct later *prev, *next;
 };
 
 /**

@@ -37,13 +37,21 @@
 
 #define PAGE 4096u
 #define FIXED (F_SEAL_SHRINK | F_SEAL_GROW)
+#define NO_WRITE (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 #define SEALS (F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)
 
-/* @shared: a writable descriptor was given out, which may change the size behind our back */
+/*
+ * @sealing: a seal against writing was asked for, and what became of it is not known
+ * @shared: a writable descriptor was given out, which may change the size behind our back
+ */
 struct mem_priv {
 	uint32_t flags;
 	uint32_t shared;
+	uint32_t sealing;
 };
+
+/* entry.busy: how many seals against writing are under way, and */
+#define GROW_SEALING (1u << 31) /* one against growing is */
 
 static int own(int fd, uint32_t mode, uid_t uid, gid_t gid)
 {
@@ -95,7 +103,7 @@ static int mem_create(struct entry *e, struct request *rq)
 	    ((rq->flags & CTL_MEM_HUGE_1GB) && rq->size % (1u << 30)))
 		return -EINVAL;
 	p->flags = rq->flags;
-	p->shared = 0;
+	p->shared = p->sealing = 0;
 	r = entry_recharge(e, rq->size, false);
 	if (r < 0)
 		return r;
@@ -140,15 +148,42 @@ static void seal_work(struct later *l)
 
 static void sealed(struct later *l)
 {
-	l->e->busy &= ~l->flags;
+	struct mem_priv *p = l->e->priv;
+
+	if (l->flags & NO_WRITE)
+		l->e->busy--;
+	else
+		l->e->busy &= ~GROW_SEALING;
+	if (!(l->e->busy & ~GROW_SEALING) && p->sealing) {
+		p->sealing = 0;
+		entry_save(l->e, NULL, -1);
+	}
 	if (l->result == 0 && l->e->tree->attr_changed)
 		l->e->tree->attr_changed(l->e->tree, l->e);
 }
 
+/*
+ * A seal against writing that is under way is on record: the process may end and the call go on all the same. Nobody is to
+ * open the object for writing until it is known what became of it.
+ */
 static int seal(struct entry *e, struct request *rq, uint32_t flags)
 {
-	e->busy |= flags;
-	return later_start(e, rq, &(struct later){ .work = seal_work, .finish = sealed, .flags = flags });
+	struct mem_priv *p = e->priv;
+	int r;
+
+	if (!(flags & NO_WRITE)) {
+		e->busy |= GROW_SEALING;
+	} else {
+		e->busy++;
+		if (!p->sealing) {
+			p->sealing = flags;
+			entry_save(e, NULL, -1);
+		}
+	}
+	r = later_start(e, rq, &(struct later){ .work = seal_work, .finish = sealed, .flags = flags });
+	if (r == -ENOMEM || r == -EBADF)
+		sealed(&(struct later){ .e = e, .flags = flags, .result = r });
+	return r;
 }
 
 /* Charge what the object has become: its size, or the memory that it has, which can be more (FALLOC_FL_KEEP_SIZE). */
@@ -165,7 +200,7 @@ static void settle(struct entry *e, int fd, const struct stat *st)
 		size = memory;
 	if (size > before)
 		r = quota_check(e->tree, e->uid, 0, size - before);
-	if (r < 0 && !((e->busy | seals_of(fd)) & F_SEAL_GROW))
+	if (r < 0 && !(e->busy & GROW_SEALING) && !(seals_of(fd) & F_SEAL_GROW))
 		seal(e, NULL, F_SEAL_GROW);
 	if (r == -ENOSPC)
 		size = memory > before ? memory : before;
@@ -209,7 +244,10 @@ static int mem_open(struct entry *e, struct request *rq)
 	if (p->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB))
 		return -EOPNOTSUPP;
 	if (access_wanted(rq->oflags) & 2) {
-		if (e->busy & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+		/* One that a process before us had begun is finished first. */
+		if (p->sealing && !(e->busy & ~GROW_SEALING))
+			seal(e, NULL, p->sealing);
+		if (p->sealing)
 			return -EBUSY;
 		id = writers_open(e, rq);
 		if (id < 0)
@@ -397,6 +435,7 @@ static int owner(struct entry *e, struct request *rq)
 	return later_start(e, rq, &(struct later){
 		.work = owner_work,
 		.finish = owned,
+		.must = true,
 		.mode = e->mode,
 		.uid = e->uid,
 		.gid = e->gid,

@@ -73,6 +73,7 @@ static struct aside_job *next_job(struct aside *a)
 		if (a->busy[j->bucket] >= share(j->bucket))
 			continue;
 		DL_DELETE(a->jobs, j);
+		j->begun = true;
 		a->busy[j->bucket]++;
 		return j;
 	}
@@ -133,11 +134,24 @@ static void start_thread(struct aside *a)
 void aside_start(struct aside *a, struct aside_job *j, uint32_t owner)
 {
 	j->bucket = aside_bucket(owner);
+	j->begun = false;
 	pthread_mutex_lock(&a->lock);
 	DL_APPEND(a->jobs, j);
 	if (a->nr_threads < THREADS_MAX && a->busy[j->bucket] < share(j->bucket))
 		start_thread(a);
 	pthread_mutex_unlock(&a->lock);
+}
+
+bool aside_cancel(struct aside *a, struct aside_job *j)
+{
+	bool mine;
+
+	pthread_mutex_lock(&a->lock);
+	mine = !j->begun;
+	if (mine)
+		DL_DELETE(a->jobs, j);
+	pthread_mutex_unlock(&a->lock);
+	return mine;
 }
 
 void aside_dispatch(struct aside *a)

@@ -29,6 +29,7 @@ struct aside_job {
 	void (*work)(struct aside_job *j);
 	void (*done)(struct aside_job *j);
 	uint32_t bucket;
+	bool begun;
 	struct aside_job *prev, *next;
 };
 
@@ -50,6 +51,9 @@ int aside_fd(const struct aside *a);
 
 /** aside_start() - have a job done. Jobs of one owner begin in the order in which they came. */
 void aside_start(struct aside *a, struct aside_job *j, uint32_t owner);
+
+/** aside_cancel() - take a job back that has not begun. Return: is it the caller's again? */
+bool aside_cancel(struct aside *a, struct aside_job *j);
 
 /** aside_dispatch() - call back for what is done. */
 void aside_dispatch(struct aside *a);
