@@ -336,7 +336,7 @@ static void drop_name(struct entry *e)
 	e->parent = NULL;
 	touch_dir(dir, tree_now());
 	if (e->orphan)
-		DL_APPEND(e->tree->orphans, e);
+		DL_PREPEND(e->tree->orphans, e);
 	else
 		entry_end(e);
 }

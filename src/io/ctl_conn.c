@@ -263,6 +263,7 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		a->count = a->body_len = 0;
 		a->fd = -1;
 		reply(c, 0, a);
+		shutdown(c->fd, SHUT_RDWR);
 		t->close_fd(t, c->cred.uid, take_fd(&c->fd));
 		drop(c);
 		return 0;

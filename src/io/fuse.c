@@ -275,7 +275,7 @@ void fuse_sweep(struct fuse *f)
 	struct entry *e, *tmp;
 	unsigned int n = 0;
 
-	/* Not all at once, if they are many: the others wait. Who stays goes to the end. */
+	/* Not all at once, if they are many: the others wait. Who stays goes to the end; who is new stands first. */
 	DL_FOREACH_SAFE (f->tree->orphans, e, tmp) {
 		if (++n > SWEEP_MAX)
 			return;
