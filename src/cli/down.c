@@ -20,7 +20,7 @@
 #define NAME "down"
 #define WAIT_MS 10000
 #define STEP_MS 20
-#define END_MS 1000
+#define END_MS 5000
 
 static const struct hint hints[] = {
 	{ EPERM, "only root and the user who runs its daemon may end it", "ask them" },

@@ -599,8 +599,23 @@ static void loop(struct keeper *k)
 	}
 }
 
+/* Nobody is to wait for an answer that does not come, even if a worker that hangs keeps the socket. */
+static void stop_listening(struct keeper *k)
+{
+	int fd;
+
+	if (k->listen_fd < 0)
+		return;
+	unlink(k->c->socket);
+	shutdown(k->listen_fd, SHUT_RDWR);
+	while ((fd = accept4(k->listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK)) >= 0)
+		close(fd);
+	close(k->listen_fd);
+}
+
 static void end(struct keeper *k)
 {
+	stop_listening(k);
 	if (k->worker > 0) {
 		kill_worker(k);
 		for (int ms = 0; ms < EXIT_WAIT_MS && waitpid(k->worker, NULL, WNOHANG) == 0; ms++)
@@ -611,11 +626,6 @@ static void end(struct keeper *k)
 	table_free(k->table);
 	if (k->fuse_fd >= 0)
 		close(k->fuse_fd);
-	/* Last: whoever waits for our end looks for it. */
-	if (k->listen_fd >= 0) {
-		unlink(k->c->socket);
-		close(k->listen_fd);
-	}
 }
 
 int keeper_run(struct config *c, char **argv, void (*ready)(void))
