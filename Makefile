@@ -64,6 +64,7 @@ install: ## into PREFIX= (/usr/local), below DESTDIR= if given
 
 uninstall: ## what the last install put in place
 	@ninja -C $(BUILD) uninstall
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
 
 clean: ## remove every build directory
 	rm -rf $(BUILD) build-asan build-tsan build-valgrind build-fuzz

@@ -181,6 +181,13 @@ static void agreed(void *ctx, uint32_t minor, uint64_t flags)
 	keep_agreed(w->keep, minor, flags);
 }
 
+static void all_came(void *ctx)
+{
+	struct worker *w = ctx;
+
+	relay_all_came(w->relay);
+}
+
 static void ended(void *ctx)
 {
 	struct worker *w = ctx;
@@ -354,6 +361,7 @@ static int make_fuse(struct worker *w)
 		.want_passthrough = w->hello->may_pass,
 		.agreed = agreed,
 		.ended = ended,
+		.all_came = all_came,
 		.ctx = w,
 	};
 	int r;

@@ -130,18 +130,29 @@ static int do_remove(struct ctl *c, const struct ctl_request *m, struct request 
 	return tree_remove(dir, name, len, (m->flags & CTL_REMOVE_ANY) ? -1 : (m->flags & CTL_REMOVE_DIR) ? 1 : 0, rq);
 }
 
+/* Which worker this is. */
+static int do_hello(struct ctl *c, struct ctl_answer *answer)
+{
+	struct ctl_status s = { 0 };
+
+	c->conf.status(c->conf.ctx, &s);
+	answer->count = (uint32_t)s.restarts + 1;
+	return 0;
+}
+
 static int do_status(struct ctl *c, struct request *rq, struct ctl_answer *answer)
 {
 	struct ctl_status *s = (struct ctl_status *)answer->body;
 	const struct tree *t = c->conf.tree;
+	bool limited = rq->cred->uid != t->uid;
 
 	*s = (struct ctl_status){
 		.entries = t->entries,
 		.bytes = t->bytes,
 		.max_entries = t->limits.max_entries,
 		.max_bytes = t->limits.max_bytes,
-		.max_entries_uid = t->limits.max_entries_uid,
-		.max_bytes_uid = t->limits.max_bytes_uid,
+		.max_entries_uid = limited ? t->limits.max_entries_uid : 0,
+		.max_bytes_uid = limited ? t->limits.max_bytes_uid : 0,
 	};
 	quota_get(c->conf.tree, rq->cred->uid, &s->entries_uid, &s->bytes_uid);
 	c->conf.status(c->conf.ctx, s);
@@ -158,7 +169,7 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 
 	switch (m->op) {
 	case CTL_HELLO:
-		return 0;
+		return do_hello(c, answer);
 	case CTL_POST:
 		if (rq->fd < 0)
 			return -EBADF;

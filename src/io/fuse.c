@@ -214,6 +214,7 @@ void fuse_end(struct fuse_request *q, int result)
 
 int fuse_resend(struct fuse *f)
 {
+	f->awaits_resent = true;
 	return send_bytes(f, 0, FUSE_NOTIFY_RESEND, NULL, 0);
 }
 
@@ -466,6 +467,10 @@ void fuse_dispatch(struct fuse *f)
 		if (n >= 0) {
 			fuse_handle(f, f->in, (size_t)n);
 		} else if (errno == EAGAIN) {
+			/* What was to come again stands first in the queue. */
+			if (f->awaits_resent)
+				f->conf.all_came(f->conf.ctx);
+			f->awaits_resent = false;
 			return;
 		} else if (errno != ENOENT && errno != EINTR) {
 			/* ENODEV, ECONNABORTED, or what cannot be. */

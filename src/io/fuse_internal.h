@@ -27,6 +27,7 @@ struct fuse {
 	struct fuse_request *pending; /* hash by unique */
 	unsigned char *in;
 	unsigned char *out;
+	bool awaits_resent;
 };
 
 /**

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * aside.c - see aside.h. A thread takes the first job whose owner has not OWNER_MAX threads already, and ends when there is none.
+ * aside.c - see aside.h. A thread takes the first job whose owner has not his share of threads already, and ends when there is none.
  * It blocks all signals, so that those of the process go where they went before.
  *
  * Without memory for a thread a job waits until another thread is free, or the next one is started.
@@ -16,6 +16,7 @@
 
 #define THREADS_MAX 64
 #define OWNER_MAX 4
+#define ROOT_MAX 32
 #define STACK_BYTES (64u << 10)
 
 struct aside {
@@ -57,6 +58,11 @@ static void destroy(struct aside *a)
 	free(a);
 }
 
+static unsigned int share(uint32_t bucket)
+{
+	return bucket ? OWNER_MAX : ROOT_MAX;
+}
+
 static struct aside_job *next_job(struct aside *a)
 {
 	struct aside_job *j;
@@ -64,7 +70,7 @@ static struct aside_job *next_job(struct aside *a)
 	if (a->ended)
 		return NULL;
 	DL_FOREACH (a->jobs, j) {
-		if (a->busy[j->bucket] >= OWNER_MAX)
+		if (a->busy[j->bucket] >= share(j->bucket))
 			continue;
 		DL_DELETE(a->jobs, j);
 		a->busy[j->bucket]++;
@@ -129,7 +135,7 @@ void aside_start(struct aside *a, struct aside_job *j, uint32_t owner)
 	j->bucket = aside_bucket(owner);
 	pthread_mutex_lock(&a->lock);
 	DL_APPEND(a->jobs, j);
-	if (a->nr_threads < THREADS_MAX && a->busy[j->bucket] < OWNER_MAX)
+	if (a->nr_threads < THREADS_MAX && a->busy[j->bucket] < share(j->bucket))
 		start_thread(a);
 	pthread_mutex_unlock(&a->lock);
 }

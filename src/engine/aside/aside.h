@@ -32,10 +32,10 @@ struct aside_job {
 	struct aside_job *prev, *next;
 };
 
-/** aside_bucket() - the number that an owner is known by. */
+/** aside_bucket() - the number that an owner is known by; 0 is root's alone. */
 static inline uint32_t aside_bucket(uint32_t owner)
 {
-	return owner % ASIDE_OWNERS;
+	return owner ? 1 + owner % (ASIDE_OWNERS - 1) : 0;
 }
 
 /**

@@ -65,19 +65,33 @@ void relay_recover(struct relay *r,
 	}
 }
 
-bool relay_left_ended(struct relay *r, struct shm_slot *s)
+static void give_up(struct relay *r, struct shm_slot *s)
 {
-	uint32_t n = (uint32_t)s->progress;
-
-	if (n && !r->answer(r->ctx, s->unique, s->write, s->data, n)) {
-		s->left = LEFT_ENDED;
-		return false;
-	}
 	s->unique = 0;
 	s->left = 0;
 	r->nr_left--;
 	r->nr_busy--;
+}
+
+bool relay_left_ended(struct relay *r, struct shm_slot *s)
+{
+	uint32_t n = (uint32_t)s->progress;
+
+	if (n && !r->answer(r->ctx, s->unique, s->write, s->data, n) && !r->all_came) {
+		s->left = LEFT_ENDED;
+		return false;
+	}
+	give_up(r, s);
 	return true;
+}
+
+void relay_all_came(struct relay *r)
+{
+	r->all_came = true;
+	for (unsigned int i = 0; i < r->nr_slots; i++)
+		if (r->slots[i].left == LEFT_ENDED && !r->slot_io[i])
+			give_up(r, &r->slots[i]);
+	relay_run_queue(r);
 }
 
 int relay_find_left(const struct relay *r, uint64_t unique)

@@ -276,7 +276,7 @@ static struct relay_io *next_queued(const struct relay *r)
 }
 
 /* A slot has become free. What that starts may end at once and come here again: the outer loop goes on with it. */
-static void run_queue(struct relay *r)
+void relay_run_queue(struct relay *r)
 {
 	struct relay_io *io;
 
@@ -297,7 +297,7 @@ static void free_slot(struct relay *r, int slot, bool file)
 	r->slot_io[slot] = NULL;
 	r->nr_busy--;
 	r->nr_files -= file;
-	run_queue(r);
+	relay_run_queue(r);
 }
 
 static void finish(struct relay_io *io, int result)
@@ -526,7 +526,7 @@ static void on_slot(struct relay *r, struct io_uring_cqe *cqe, uint32_t index, u
 	left = s->left;
 	if (left && !io) {
 		if (relay_left_ended(r, s))
-			run_queue(r);
+			relay_run_queue(r);
 		return;
 	}
 	r->nr_left -= left;

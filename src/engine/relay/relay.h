@@ -139,6 +139,9 @@ struct relay_io {
 	struct relay_io *prev, *next;
 };
 
+/** relay_all_came() - no request of an earlier process's transfers comes any more: what waits for one is given up. */
+void relay_all_came(struct relay *r);
+
 #define RELAY_AGAIN (1ULL << 63)
 
 /** relay_start() - begin a transfer; @io->done is called exactly once, perhaps before this returns. */

@@ -591,6 +591,7 @@ class Keeper(harness.FolderCase):
         done = self.cli("down")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertFalse(self.folder.is_mounted())
+        self.assertFalse(os.path.exists(self.folder.socket()))
         done = self.cli("up")
         self.assertEqual(done.returncode, 0, done.stderr)
         self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "srv"])
