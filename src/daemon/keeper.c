@@ -40,7 +40,9 @@
 #define FDS_OWN (SPAWN_FDS * 2) /* not for entries */
 #define EXIT_WAIT_MS 2000
 #define DYING_S 2
+#ifndef STUCK_S /* more where a sanitizer makes everything slow */
 #define STUCK_S 5
+#endif
 #define UNMOUNT_LAZY 1u /* KSHARED_SHUTDOWN_LAZY */
 
 struct keeper {

@@ -203,6 +203,8 @@ def _become_and_call(function, args, uid, gid, groups, new_pid_namespace):
             libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)  # setuid() took it back
         return ("value", function(*args))
     except OSError as error:
+        if error.errno is None:  # a socket's timeout
+            return ("error", traceback.format_exc())
         return ("oserror", (error.errno, error.filename or str(error)))
     except BaseException:
         return ("error", traceback.format_exc())

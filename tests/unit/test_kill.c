@@ -43,7 +43,7 @@
 #define STRIDE 307
 #define STORMS 200
 #else
-#define STRIDE 2
+#define STRIDE 3
 #define STORMS 2000
 #endif
 

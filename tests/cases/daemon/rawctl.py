@@ -5,6 +5,8 @@ import array
 import socket
 import struct
 
+from processes import SCALE
+
 MAGIC = 0x3152484B
 HELLO, POST, OPEN, CREATE, SEAL, STAT, LIST, REMOVE, STATUS, SHUTDOWN = range(1, 11)
 REQUEST = struct.Struct("IHHQQQQIIII")
@@ -22,7 +24,7 @@ class Raw:
 
     def __init__(self, folder, timeout=5.0):
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.socket.settimeout(timeout)
+        self.socket.settimeout(timeout * SCALE)
         self.socket.connect(folder.socket())
 
     def send(self, data, fds=()):

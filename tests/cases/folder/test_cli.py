@@ -11,6 +11,8 @@ import subprocess
 
 import harness
 
+UNDER_VALGRIND = False
+
 COMPLETION = os.path.join(os.path.dirname(harness.BUILD), "src/cli/completion")
 COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "rm", "help"]
 USAGE, FAILED = 2, 1
