@@ -49,7 +49,7 @@ bench: all ## the benchmarks, each beside its peers
 
 tidy: all ## clang-tidy over the C sources
 	@scripts/deps build test
-	@find src -name '*.c' | sort | xargs -P 2 -n 4 clang-tidy --quiet -p $(BUILD)
+	@find src -name '*.c' | sort | xargs -P 2 -n 1 clang-tidy --quiet -p $(BUILD)
 
 format: ## clang-format over the C sources and headers
 	@scripts/deps build test
@@ -64,6 +64,7 @@ install: ## into PREFIX= (/usr/local), below DESTDIR= if given
 
 uninstall: ## what the last install put in place
 	@ninja -C $(BUILD) uninstall
+	@[ -n "$(DESTDIR)" ] || [ "$$(id -u)" -ne 0 ] || ldconfig
 
 clean: ## remove every build directory
 	rm -rf $(BUILD) build-asan build-tsan build-valgrind build-fuzz

@@ -24,7 +24,8 @@ extern "C" {
  * Works from any pid namespace, since the descriptor travels by SCM_RIGHTS.
  *
  * Return: 0; -1 with errno: EBADF @fd is not open or is O_PATH, EEXIST the name is taken, ELOOP @fd is a file of the
- * folder itself, EINVAL or ENAMETOOLONG a bad name, EDQUOT the caller's limit, ENOSPC the folder's limit, EACCES.
+ * folder itself, EINVAL or ENAMETOOLONG a bad name, EDQUOT the caller's limit, ENOSPC the folder's limit, EACCES,
+ * EBUSY closing too many of the caller's descriptors hangs.
  */
 int ksrv_post(struct kshared *k, const char *name, int fd, mode_t mode);
 

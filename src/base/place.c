@@ -100,6 +100,7 @@ static int absolute(char *ret, const char *dir)
 	const char *rest;
 	size_t len;
 
+	*ret = 0;
 	if (!*dir)
 		dir = ".";
 	if (dir[0] != '/') {

@@ -14,6 +14,7 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include "base/place.h"
 #include "cli/cli.h"
 
 #define NAME "down"
@@ -61,6 +62,7 @@ static int clean_up(const char *dir, int err)
 		{ EACCES, NULL, "ask the user who runs its daemon, or root" },
 		{ 0 },
 	};
+	char socket[108];
 	struct statfs fs;
 	int r;
 
@@ -72,6 +74,8 @@ static int clean_up(const char *dir, int err)
 		r = unmount_as_user(dir);
 	if (r < 0)
 		return cli_refuse(dir, -r, dead_hints);
+	if (place_socket(socket, dir, geteuid()) == 0)
+		unlink(socket);
 	cli_say("%s: its daemon was dead already; the mount it left has been taken away", dir);
 	return CLI_OK;
 }

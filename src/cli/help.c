@@ -49,24 +49,37 @@ void cli_print_help(const struct command *command)
 		printf("  %-8s %s\n", c->name, c->summary);
 	puts("\n  --at DIR   the folder, or its daemon's socket; default: $KSHARED_SOCKET, else\n"
 	     "             $KSHARED_DIR, else /run/kshared for root and kshared in\n"
-	     "             $XDG_RUNTIME_DIR for others\n"
+	     "             $XDG_RUNTIME_DIR, or /tmp/kshared-UID, for others\n"
 	     "  --version  print the version\n"
 	     "  --help     print this; `kshared help COMMAND` tells more about one command");
 }
 
-/** cmd_help() - help [COMMAND]. Return: an exit status. */
+/* Is @word the first one of a line of the synopsis, as "post" of "srv post NAME"? */
+static bool has_verb(const struct command *command, const char *word)
+{
+	size_t len = strlen(word);
+
+	for (const char *line = command->synopsis; line; line = strchr(line, '\n')) {
+		line += *line == '\n';
+		if (len && strncmp(line, word, len) == 0 && line[len] == ' ')
+			return true;
+	}
+	return false;
+}
+
+/** cmd_help() - help [COMMAND [VERB]]. Return: an exit status. */
 int cmd_help(const struct cli *cli, int argc, char **argv)
 {
 	const struct command *command = NULL;
 
 	(void)cli;
-	if (argc > 2)
-		return cli_usage("help", "'%s' is one argument too many", argv[2]);
-	if (argc == 2) {
+	if (argc > 1) {
 		command = cli_find_command(argv[1]);
 		if (!command)
 			return cli_usage("help", "there is no command '%s'", argv[1]);
 	}
+	if (argc > 3 || (argc == 3 && !has_verb(command, argv[2])))
+		return cli_usage("help", "'%s' is one argument too many", argv[argc - 1]);
 	cli_print_help(command);
 	return cli_finish(CLI_OK);
 }

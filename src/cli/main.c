@@ -58,7 +58,7 @@ const struct command cli_commands[] = {
 		     "  --tcp HOST:PORT  connect there; [ADDRESS]:PORT for IPv6\n"
 		     "  --file PATH      open this file, to read and write, or with one of\n"
 		     "                   --read-only, --write-only, --append\n"
-		     "  --mode OCTAL     permissions of the entry, less the umask; default 600\n"
+		     "  --mode OCTAL     permissions of the entry; default 600, less the umask\n"
 		     "open:\n"
 		     "  Without COMMAND, standard input is sent to what is posted, and what comes\n"
 		     "  from there is printed. With COMMAND, it is started with the descriptor.\n"
@@ -75,7 +75,7 @@ const struct command cli_commands[] = {
 		      "rm NAME",
 	  .options = "create:\n"
 		     "  SIZE             bytes, or a number followed by K, M, G or T\n"
-		     "  --mode OCTAL     permissions of the entry, less the umask; default 600\n"
+		     "  --mode OCTAL     permissions of the entry; default 600, less the umask\n"
 		     "  --resizable      the size may be changed later\n"
 		     "  --huge 2M|1G     use huge pages; SIZE in whole pages\n"
 		     "seal:\n"
@@ -88,7 +88,7 @@ const struct command cli_commands[] = {
 	{ .name = "help",
 	  .run = cmd_help,
 	  .summary = "explain a command",
-	  .synopsis = "[COMMAND]",
+	  .synopsis = "[COMMAND [VERB]]",
 	  .options = "" },
 	{ 0 },
 };

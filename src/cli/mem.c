@@ -3,6 +3,7 @@
  * mem.c - `kshared mem create|seal|rm`: memory objects.
  */
 #include <string.h>
+#include <sys/stat.h>
 
 #include <kshared/mem.h>
 
@@ -11,13 +12,20 @@
 #define NAME "mem"
 
 static const struct hint hints[] = {
-	{ EINVAL, "this is no good name, or the size is not one of whole pages",
-	  "give a name without '..' and, with --huge, a multiple of the page size" },
+	{ EINVAL, "this is no good name", "give a name without '..'" },
 	{ ENOENT, "there is no such object, or this folder has none",
 	  "'kshared ls mem' shows what is there" },
+	{ EISDIR, "it is a board, not an object", "remove it with 'kshared rm'" },
+	{ 0 },
+};
+
+static const struct hint create_hints[] = {
+	{ EINVAL, "this is no good name, or the size is not one of whole pages",
+	  "give a name without '..' and, with --huge, a multiple of the page size" },
+	{ ENOENT, "there is no such board, or this folder has no memory objects",
+	  "make a board with mkdir in the mounted folder" },
 	{ ENOMEM, "there are not enough free pages",
 	  "for huge pages, raise /sys/kernel/mm/hugepages/*/nr_hugepages" },
-	{ EISDIR, "it is a board, not an object", "remove it with 'kshared rm'" },
 	{ 0 },
 };
 
@@ -39,6 +47,8 @@ static int mem_create(const struct cli *cli, int argc, char **argv)
 			if (cli_parse_mode(optarg, 0777, &mode) < 0)
 				return cli_usage(NAME, "'%s' is no mode of three octal digits",
 						 optarg);
+			/* It is meant exactly, as that of mkdir -m. */
+			umask(0);
 			break;
 		case 'r':
 			flags |= KMEM_RESIZABLE;
@@ -67,7 +77,7 @@ static int mem_create(const struct cli *cli, int argc, char **argv)
 		return CLI_FAILED;
 	cleanup_fd int fd = kmem_create(k, argv[optind], size_bytes, mode, flags);
 	if (fd < 0)
-		return cli_refuse(argv[optind], errno, hints);
+		return cli_refuse(argv[optind], errno, create_hints);
 	return CLI_OK;
 }
 

@@ -7,12 +7,15 @@
  * exits 0. `umount DIR` ends it. SPEC means nothing. Exit status as mount(8) has it: 1 wrong
  * call, 2 no ksharedd, 32 not mounted.
  */
+#include <getopt.h>
 #include <limits.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 
 #include "cli/cli.h"
+
+#define USAGE "usage: mount.srvfs none DIR [-o OPTIONS]"
 
 enum { EXIT_USAGE = 1, EXIT_SYSTEM = 2, EXIT_MOUNT = 32 };
 
@@ -24,7 +27,12 @@ static int refuse(int status, const char *thing, const char *reason)
 
 int main(int argc, char **argv)
 {
-	char daemon[PATH_MAX];
+	static const struct option options[] = {
+		{ .name = "help", .has_arg = no_argument, .val = 'h' },
+		{ .name = "version", .has_arg = no_argument, .val = 'V' },
+		{ 0 },
+	};
+	char daemon[PATH_MAX], letter[3] = "-";
 	const char *opts = NULL;
 	bool fake = false, verbose = false;
 	struct stat st;
@@ -33,7 +41,7 @@ int main(int argc, char **argv)
 	pid_t pid;
 
 	opterr = 0;
-	while ((c = getopt(argc, argv, ":sfnvN:o:t:")) != -1) {
+	while ((c = getopt_long(argc, argv, ":sfnvN:o:t:", options, NULL)) != -1) {
 		switch (c) {
 		case 's':
 		case 'n':
@@ -51,9 +59,16 @@ int main(int argc, char **argv)
 		case 'N':
 			return refuse(EXIT_USAGE, "-N",
 				      "other namespaces are not entered here; use nsenter(1)");
+		case 'h':
+			puts(USAGE "; called by mount(8): mount none DIR -t srvfs");
+			return 0;
+		case 'V':
+			puts("mount.srvfs " KSHARED_VERSION);
+			return 0;
 		default:
-			return refuse(EXIT_USAGE, argv[optind - 1],
-				      "unknown option; usage: mount.srvfs none DIR [-o OPTIONS]");
+			letter[1] = (char)optopt;
+			return refuse(EXIT_USAGE, optopt ? letter : argv[optind - 1],
+				      "unknown option, or it lacks its value; " USAGE);
 		}
 	}
 	if (argc - optind != 2)

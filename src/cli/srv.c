@@ -7,6 +7,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #include <kshared/srv.h>
 
@@ -17,10 +18,18 @@
 #define LINGER_DEFAULT_MS 500
 
 static const struct hint hints[] = {
-	{ EINVAL, "this is no good name, or the descriptor is of a kind that cannot be posted",
-	  "give a name without '..'" },
+	{ EINVAL, "this is no good name", "give a name without '..'" },
 	{ ENOENT, "there is no such entry", "'kshared ls srv' shows what is there" },
 	{ EISDIR, "it is a board, not an entry", "remove it with 'kshared rm'" },
+	{ 0 },
+};
+
+static const struct hint post_hints[] = {
+	{ EINVAL, "this is no good name, or the descriptor is of a kind that cannot be posted",
+	  "give a name without '..'" },
+	{ ENOENT, "there is no such board", "make it with mkdir in the mounted folder" },
+	{ EBUSY, "closing too many of the descriptors that you have posted hangs",
+	  "look after the servers of their files" },
 	{ 0 },
 };
 
@@ -137,6 +146,8 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 			if (cli_parse_mode(optarg, 0777, &mode) < 0)
 				r = cli_usage(NAME, "'%s' is no mode of three octal digits",
 					      optarg);
+			/* It is meant exactly, as that of mkdir -m. */
+			umask(0);
 			break;
 		default:
 			r = cli_bad_option(NAME, c, argv);
@@ -161,7 +172,7 @@ static int srv_post(const struct cli *cli, int argc, char **argv)
 	if (!k)
 		return CLI_FAILED;
 	if (ksrv_post(k, argv[optind], fd, mode) < 0)
-		return cli_refuse(argv[optind], errno, hints);
+		return cli_refuse(argv[optind], errno, post_hints);
 	return CLI_OK;
 }
 

@@ -7,6 +7,7 @@
  * same message as the change itself; this copy is refilled from the snapshot. A request waits for one worker at most
  * seconds, so the ring cannot be outrun by more than the requests in flight.
  */
+#include <base/log.h>
 #include <core/tree.h>
 #include <errno.h>
 #include <stdlib.h>
@@ -93,6 +94,8 @@ void poison_restart(struct shm *shm)
 	if (shm->crashed && shm->current) {
 		shm->poison_tries = shm->poison == shm->current ? shm->poison_tries + 1 : 1;
 		shm->poison = shm->current;
+		if (shm->poison_tries == POISON_TRIES)
+			log_error("%d workers have died of one request; it is refused from now on", POISON_TRIES);
 	}
 	shm->crashed = shm->current = 0;
 }

@@ -6,7 +6,7 @@
  * references, lifetimes and the descriptor; a kind says what its entries are. It never sees a FUSE structure or a socket.
  *
  * Everything runs on one thread, the event loop's; there are no locks. An operation must not block: what might wait
- * on somebody else's descriptor is handed to engine/relay. An operation returns >= 0, -errno, or KIND_LATER, after
+ * on somebody else's descriptor is handed to engine/relay or engine/aside. An operation returns >= 0, -errno, or KIND_LATER, after
  * which request_done() runs exactly once.
  *
  * A worker may die at any instruction. What an entry must keep goes into its private part (entry_size bytes,

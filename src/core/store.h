@@ -16,10 +16,12 @@ struct store;
 
 /**
  * struct change - one record's new bytes, or its end.
+ * @owner: the entry's; its descriptor is closed on his account
  * @bytes: NULL: the record and its descriptor are dropped
  */
 struct change {
 	uint64_t id;
+	uint32_t owner;
 	const void *bytes;
 	size_t len;
 };

@@ -75,6 +75,7 @@ void entry_link(struct entry *dir, struct entry *e)
 	e->parent = dir;
 	HASH_ADD_KEYPTR(by_name, dir->names, e->name, e->name_len, e);
 	if (!after || after->pos < e->pos) {
+		/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): the first one's prev is the last one */
 		DL_APPEND(dir->children, e);
 	} else {
 		struct entry *at;
@@ -218,7 +219,7 @@ static void commit_one(struct entry *e, const struct request *rq, int fd)
 {
 	unsigned char bytes[KEEP_BLOB_MAX];
 	struct commit c = {
-		.changes[0] = { .id = e->id, .bytes = bytes, .len = record_write(e, bytes) },
+		.changes[0] = { .id = e->id, .owner = e->uid, .bytes = bytes, .len = record_write(e, bytes) },
 		.nr_changes = 1,
 		.fd = fd,
 		.done_entry = e->id,
@@ -250,6 +251,9 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 	r = check_name(name, len);
 	if (r < 0)
 		return r;
+	/* A path leads to none such; what else names it may. */
+	if (!entry_is_dir(dir))
+		return -ENOTDIR;
 	if (dir->orphan)
 		return -ENOENT;
 	if (tree_lookup(dir, name, len))
@@ -315,7 +319,7 @@ static void entry_end(struct entry *e)
 /* Put into *@c what becomes of an entry that loses its name; to be followed by drop_name(). */
 static void plan_drop(struct entry *e, struct change *c, unsigned char *bytes)
 {
-	*c = (struct change){ .id = e->id };
+	*c = (struct change){ .id = e->id, .owner = e->uid };
 	e->ctime_ns = tree_now();
 	if (e->tree->mounted || e->pins) {
 		e->orphan = true;
@@ -457,7 +461,7 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	e->ctime_ns = tree_now();
 	pos_e = ++t->store->shm->next_pos;
 	pos_v = exchange ? ++t->store->shm->next_pos : 0;
-	c.changes[0] = (struct change){ .id = e->id,
+	c.changes[0] = (struct change){ .id = e->id, .owner = e->uid,
 					.bytes = bytes[0],
 					.len = record_write_at(e, to->id, name_e, new_len, pos_e, bytes[0]) };
 	if (victim) {
@@ -515,7 +519,8 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 	entry_save(e, rq, -1);
 	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) && e->kind->command) {
 		rq->cmd = COMMAND_OWNER;
-		e->kind->command(e, rq);
+		if (e->kind->command(e, rq) == KIND_LATER)
+			return KIND_LATER;
 	}
 	return 0;
 }

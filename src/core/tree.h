@@ -56,6 +56,7 @@ struct entry {
 	uint64_t charged_bytes;
 	int fd;
 	unsigned int pins;
+	uint32_t busy; /* the kind's, for as long as the process lives */
 	void *priv;
 	struct entry *lru_prev, *lru_next;
 	struct entry *children; /* of a directory, by pos */
@@ -78,7 +79,7 @@ struct limits {
 
 /**
  * struct tree - the folder as a whole.
- * @relay, @poller: for kinds; core only hands them on
+ * @relay, @poller, @aside: for kinds; core only hands them on
  * @close_fd: closes a descriptor that came from @uid, without ever blocking
  * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
  * @attr_changed: what the kernel may have cached of an entry is no longer true
@@ -96,6 +97,7 @@ struct tree {
 	struct store *store;
 	struct relay *relay;
 	struct poller *poller;
+	struct aside *aside;
 	void (*close_fd)(struct tree *t, uid_t uid, int fd);
 	bool (*barred)(struct tree *t, uid_t uid);
 	void (*attr_changed)(struct tree *t, const struct entry *e);
@@ -186,8 +188,8 @@ int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t 
 /**
  * tree_create() - a new file, or board if @mode says S_IFDIR.
  * @rq: cred, id, mode (with type), fd and what the kind's `create` reads; rq->fd is taken on success
- * Return: 0 and *@ret borrowed; -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT, -ENOSPC,
- * -ENOMEM, or what the kind says.
+ * Return: 0 and *@ret borrowed; -ENOTDIR, -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT,
+ * -ENOSPC, -ENOMEM, or what the kind says.
  */
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq, struct entry **ret);
 
@@ -221,7 +223,7 @@ struct attr_change {
 	int64_t mtime_ns;
 };
 
-/** tree_setattr() - owner, mode, time. The kernel has checked permission. Return: 0; -EDQUOT. */
+/** tree_setattr() - owner, mode, time. The kernel has checked permission. Return: 0; KIND_LATER; -EDQUOT. */
 int tree_setattr(struct entry *e, const struct attr_change *c, struct request *rq);
 
 /** tree_forget() - an orphan that nobody knows any more ends for good. @e: an orphan */

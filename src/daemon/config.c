@@ -10,6 +10,7 @@
 #include <daemon/config.h>
 #include <errno.h>
 #include <getopt.h>
+#include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -158,13 +159,63 @@ static int mount_options(struct config *c, const char *text)
 	return r;
 }
 
-static void set_defaults(struct config *c)
+/* The least limit of a memory cgroup at @path below @top, or of one that contains it. */
+static uint64_t cgroup_limit(const char *top, const char *path, const char *file)
 {
+	uint64_t least = UINT64_MAX, limit;
+	char dir[PATH_MAX], name[PATH_MAX + 64];
+	char *slash;
+	FILE *f;
+
+	snprintf(dir, sizeof(dir), "%s%s", top, path);
+	for (;;) {
+		snprintf(name, sizeof(name), "%s/%s", dir, file);
+		f = fopen(name, "re");
+		if (f && fscanf(f, "%" SCNu64, &limit) == 1 && limit < least)
+			least = limit;
+		if (f)
+			fclose(f);
+		slash = strrchr(dir, '/');
+		if (!slash || strlen(dir) <= strlen(top))
+			return least;
+		*slash = 0;
+	}
+}
+
+/* How much memory there is for us: the machine's, or what our cgroup may use. */
+static uint64_t memory_here(void)
+{
+	FILE *f = fopen("/proc/self/cgroup", "re");
+	uint64_t memory = 1u << 30, limit;
+	char line[PATH_MAX + 64];
 	struct sysinfo si;
-	uint64_t memory = 1u << 30;
 
 	if (sysinfo(&si) == 0)
 		memory = (uint64_t)si.totalram * si.mem_unit;
+	while (f && fgets(line, sizeof(line), f)) {
+		char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+
+		if (!path)
+			continue;
+		*path++ = 0;
+		path[strcspn(path, "\n")] = 0;
+		limit = UINT64_MAX;
+		if (!controllers[1])
+			limit = cgroup_limit("/sys/fs/cgroup", path, "memory.max");
+		else if (strcmp(controllers + 1, "memory") == 0)
+			limit = cgroup_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
+		if (limit < memory)
+			memory = limit;
+	}
+	if (f)
+		fclose(f);
+	return memory;
+}
+
+static void set_defaults(struct config *c)
+{
+	uint64_t memory = memory_here();
+
 	*c = (struct config){
 		.limits = {
 			.max_entries = SHM_OPENS - 16,

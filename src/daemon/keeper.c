@@ -36,6 +36,8 @@
 
 #define BACKOFF_MAX_MS 1000
 #define FDS_WANTED 524288
+#define FDS_LEAST 256
+#define FDS_OWN (SPAWN_FDS * 2) /* not for entries */
 #define EXIT_WAIT_MS 2000
 #define DYING_S 2
 #define STUCK_S 5
@@ -63,6 +65,7 @@ struct keeper {
 	bool killed; /* by us; it is dying */
 	bool silent; /* it has closed its end of the channel */
 	bool stuck; /* it was killed because it did not go on */
+	bool cannot_start;
 	unsigned int stuck_s;
 	unsigned int dying_s;
 	uint64_t busy; /* the shared memory's at the last look */
@@ -168,6 +171,11 @@ static int setup(struct keeper *k)
 		limit.rlim_cur = limit.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
+	if (limit.rlim_cur < FDS_LEAST) {
+		log_error("cannot start: RLIMIT_NOFILE is %llu, and at least %d are needed; see 'ulimit -n'",
+			  (unsigned long long)limit.rlim_cur, FDS_LEAST);
+		return -EMFILE;
+	}
 	r = reserve_numbers(k);
 	/* Before any thread is started, so that none of them takes a signal. */
 	if (r == 0)
@@ -176,8 +184,8 @@ static int setup(struct keeper *k)
 		r = make_shm(k);
 	if (r == 0)
 		r = table_new(&k->table,
-			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) / 10 * 9),
-			      &k->shm->closing);
+			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) - FDS_OWN) / 10 * 9,
+			      k->shm->closing);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -418,10 +426,36 @@ static bool take_message(struct keeper *k)
 	return true;
 }
 
+/* If it cannot be started now, watch() tries again. */
+static void try_start(struct keeper *k)
+{
+	int r = start_worker(k);
+
+	if (r < 0 && !k->cannot_start)
+		log_error("cannot start a worker: %s; trying again each second", strerror(-r));
+	k->cannot_start = r < 0;
+}
+
+/* Did it end of itself, and not because somebody wanted it to? Then the request that it was working on may be to blame. */
+static bool crashed(int status)
+{
+	if (!WIFSIGNALED(status))
+		return true;
+	switch (WTERMSIG(status)) {
+	case SIGKILL:
+	case SIGTERM:
+	case SIGINT:
+	case SIGQUIT:
+	case SIGHUP:
+		return false;
+	default:
+		return true;
+	}
+}
+
 static void worker_died(struct keeper *k, int status)
 {
-	bool killed = WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL;
-	int r;
+	bool fault = crashed(status);
 
 	k->worker = 0;
 	while (take_message(k))
@@ -437,13 +471,15 @@ static void worker_died(struct keeper *k, int status)
 	}
 	k->head.restarts++;
 	/* One that did not go on has the request to blame that it was working on. */
-	k->shm->crashed = !killed || k->stuck;
-	if (!killed)
+	k->shm->crashed = fault || k->stuck;
+	if (!k->shm->crashed)
+		k->shm->current = 0;
+	if (fault)
 		log_error("the worker ended by %s %d; starting another",
 			  WIFSIGNALED(status) ? "signal" : "itself with status",
 			  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	/* One that cannot even begin is not tried without pause. */
-	if (k->ready || killed)
+	if (k->ready || !fault)
 		k->backoff_ms = 0;
 	else
 		k->backoff_ms = k->backoff_ms ? k->backoff_ms * 2 : 10;
@@ -451,10 +487,7 @@ static void worker_died(struct keeper *k, int status)
 		k->backoff_ms = BACKOFF_MAX_MS;
 	if (k->backoff_ms)
 		usleep(k->backoff_ms * 1000);
-	while ((r = start_worker(k)) < 0) {
-		log_error("cannot start a worker: %s; trying again", strerror(-r));
-		usleep(BACKOFF_MAX_MS * 1000);
-	}
+	try_start(k);
 }
 
 static void reap(struct keeper *k)
@@ -521,9 +554,13 @@ static void watch(struct keeper *k)
 	char state;
 
 	(void)!read(k->timer_fd, &count, sizeof(count));
+	if (k->worker == 0) {
+		try_start(k);
+		return;
+	}
 	state = look_at(k->worker, &dying);
 	if (k->killed || dying) {
-		if (state && state != 'Z' && ++k->dying_s >= DYING_S) {
+		if (++k->dying_s >= DYING_S) {
 			log_error("worker %d does not end; it is left behind", (int)k->worker);
 			worker_died(k, SIGKILL);
 		}

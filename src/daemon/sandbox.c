@@ -11,11 +11,12 @@
  * Mounting, and registering files for passthrough (CAP_SYS_ADMIN), are the keeper's.
  *
  * io_uring operations do not pass a seccomp filter; the ring that the worker is given is restricted to
- * reads, writes, polls, fsync, fallocate and close when it is made.
+ * reads, writes and polls when it is made.
  */
 #include <cap-ng.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/prctl.h>
 #if KSHARED_SECCOMP
@@ -76,12 +77,20 @@ static int filter(void)
 		SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid), SCMP_SYS(clock_gettime),
 		SCMP_SYS(clock_nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(getrandom), SCMP_SYS(sched_yield),
 		SCMP_SYS(prlimit64), SCMP_SYS(sysinfo), SCMP_SYS(uname),
+		/* its threads */
+		SCMP_SYS(rseq), SCMP_SYS(set_robust_list),
 	};
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	/* Threads, and nothing else that clone(2) can make. clone3(2) cannot be looked into; the C library then takes the other. */
+	const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD);
 	int r = ctx ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && r == 0; i++)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, thread);
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (r == 0)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);

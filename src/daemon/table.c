@@ -3,11 +3,12 @@
  * table.c - see table.h. The bytes of a record are opaque; only lengths are looked at.
  */
 #include <base/cleanup.h>
+#include <daemon/closer.h>
 #include <daemon/table.h>
-#include <engine/remote/classify.h>
+#include <engine/aside/aside.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -22,13 +23,18 @@
 #include <wire/fuse.h>
 
 #define OVERFLOW_ID 65534
-#define CLOSER_STACK_BYTES (64u << 10)
 #define VAULT_END_MS 1000
+
+/* To a vault: close this. */
+struct command {
+	int fd;
+	uint32_t owner;
+};
 
 struct vault {
 	pid_t pid; /* 0: none, the place is free */
 	int pidfd;
-	int command; /* numbers of descriptors to be closed */
+	int command; /* a pipe for struct command */
 	unsigned int nr_fds;
 };
 
@@ -36,6 +42,7 @@ struct item {
 	uint64_t id;
 	void *bytes;
 	uint32_t len;
+	uint32_t owner;
 	int fd; /* -1: none */
 	int vault; /* who holds it; -1: we */
 	int backing;
@@ -49,7 +56,7 @@ struct table {
 	unsigned int nr_fds;
 	unsigned int max_fds;
 	int fuse_fd;
-	uint64_t *closing;
+	struct closer closer;
 	struct keep_done done[KEEP_DONE_MAX];
 	uint64_t nr_done; /* all that ever were */
 };
@@ -59,54 +66,23 @@ static size_t padded(size_t n)
 	return (n + 7) & ~(size_t)7;
 }
 
-struct close_job {
-	uint64_t *count;
-	int fd;
-};
-
-static void *closer(void *arg)
-{
-	struct close_job c = *(struct close_job *)arg;
-
-	free(arg);
-	cut_linger(c.fd);
-	close(c.fd);
-	__atomic_sub_fetch(c.count, 1, __ATOMIC_RELAXED);
-	return NULL;
-}
-
 void table_close(struct table *t, int fd)
 {
-	struct close_job *c;
-	pthread_attr_t attr;
-	pthread_t thread;
-
-	if (closing_of(fd, 0) == CLOSE_AT_ONCE) {
-		close(fd);
-		return;
-	}
-	/* A thread for each, so that one that hangs holds up no other. Without one the descriptor stays open. */
-	c = malloc(sizeof(*c));
-	if (!c)
-		return;
-	*c = (struct close_job){ .count = t->closing, .fd = fd };
-	__atomic_add_fetch(t->closing, 1, __ATOMIC_RELAXED);
-	pthread_attr_init(&attr);
-	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
-	pthread_attr_setstacksize(&attr, CLOSER_STACK_BYTES);
-	if (pthread_create(&thread, &attr, closer, c) != 0)
-		free(c);
-	pthread_attr_destroy(&attr);
+	closer_close(&t->closer, 0, fd, 0);
 }
 
-int table_new(struct table **ret, unsigned int max_fds, uint64_t *closing)
+int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *closing)
 {
 	struct table *t = calloc(1, sizeof(*t));
 
 	if (!t)
 		return -ENOMEM;
+	if (aside_new(&t->closer.aside, false) < 0) {
+		free(t);
+		return -ENOMEM;
+	}
+	t->closer.counts = closing;
 	t->max_fds = max_fds;
-	t->closing = closing;
 	t->fuse_fd = -1;
 	*ret = t;
 	return 0;
@@ -130,11 +106,12 @@ static void drop_fd(struct table *t, struct item *i)
 	if (i->fd < 0)
 		return;
 	if (i->vault < 0) {
-		table_close(t, i->fd);
+		closer_close(&t->closer, i->owner, i->fd, 0);
 		t->nr_fds--;
 	} else {
 		struct vault *v = &t->vaults[i->vault];
-		ssize_t n = v->pid ? write(v->command, &i->fd, sizeof(i->fd)) : 0;
+		struct command c = { .fd = i->fd, .owner = i->owner };
+		ssize_t n = v->pid ? write(v->command, &c, sizeof(c)) : 0;
 
 		(void)n; /* a vault that has died holds nothing */
 		if (v->pid && --v->nr_fds == 0)
@@ -170,6 +147,7 @@ void table_free(struct table *t)
 	HASH_ITER(hh, t->items, i, tmp)
 		drop_item(t, i);
 	free(t->vaults);
+	aside_free(t->closer.aside);
 	free(t);
 }
 
@@ -181,19 +159,24 @@ static int by_number(const void *a, const void *b)
 /* In the fork: keep the records' descriptors and nothing else; close what we are told to. */
 static _Noreturn void be_vault(struct table *t, const int *fds, size_t n, int command)
 {
-	int next = 0, fd;
+	struct closer closer = { .counts = t->closer.counts };
+	unsigned int next = 0;
+	struct command c;
 
+	/* The parent's may be in any state. */
+	if (aside_new(&closer.aside, false) < 0)
+		_exit(1);
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	prctl(PR_SET_NAME, "ksharedd-vault");
 	for (size_t i = 0; i <= n; i++) {
-		int end = i < n ? fds[i] : INT32_MAX;
+		unsigned int end = i < n ? (unsigned int)fds[i] : UINT_MAX;
 
 		if (end > next)
 			syscall(SYS_close_range, next, end - 1, 0);
 		next = end + 1;
 	}
-	while (read(command, &fd, sizeof(fd)) == sizeof(fd))
-		table_close(t, fd);
+	while (read(command, &c, sizeof(c)) == sizeof(c))
+		closer_close(&closer, c.owner, c.fd, 0);
 	_exit(0);
 }
 
@@ -243,7 +226,7 @@ static int split_off(struct table *t)
 		if (i->fd < 0 || i->vault >= 0)
 			continue;
 		i->vault = place;
-		table_close(t, i->fd);
+		closer_close(&t->closer, i->owner, i->fd, 0);
 	}
 	t->nr_fds = 0;
 	return 0;
@@ -273,6 +256,7 @@ static void put(struct table *t, const struct keep_change *c, void *bytes, int *
 	free(i->bytes);
 	i->bytes = bytes;
 	i->len = c->len;
+	i->owner = c->owner;
 	if (*fd >= 0) {
 		drop_fd(t, i);
 		i->fd = take_fd(fd);

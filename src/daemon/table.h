@@ -6,7 +6,7 @@
  * the descriptors (a vault: it does nothing else) and the keeper goes on with an empty descriptor table. A vault is asked for a
  * descriptor with pidfd_getfd().
  *
- * Closing a file may wait for its server, so a thread of its own closes what may.
+ * Closing may wait, so threads do it (closer.h).
  */
 #ifndef KSHARED_DAEMON_TABLE_H
 #define KSHARED_DAEMON_TABLE_H
@@ -22,10 +22,10 @@ struct table;
 /**
  * table_new() - an empty table.
  * @max_fds: split off when there are so many
- * @closing: in shared memory; counts the closes under way that may wait
+ * @closing: in shared memory: SHM_OWNERS counts, for the worker to see
  * Return: 0; -errno.
  */
-int table_new(struct table **ret, unsigned int max_fds, uint64_t *closing);
+int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *closing);
 
 /** table_free() - drop all records and end the vaults. */
 void table_free(struct table *t);
@@ -50,7 +50,7 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd);
 /** table_snapshot() - append all records and finished requests to @fd; fills the counts in @head. Return: 0; -errno. */
 int table_snapshot(const struct table *t, int fd, struct keep_snapshot *head);
 
-/** table_close() - close a descriptor that may be somebody else's, without waiting for his server. */
+/** table_close() - close a descriptor that is in no record, without waiting. */
 void table_close(struct table *t, int fd);
 
 /** table_is_vault() - is @pid one of the vaults? Its death is a loss that must be said. */

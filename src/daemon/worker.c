@@ -8,10 +8,11 @@
  */
 #include <base/cleanup.h>
 #include <base/log.h>
+#include <daemon/closer.h>
 #include <daemon/worker.h>
+#include <engine/aside/aside.h>
 #include <engine/relay/poller.h>
 #include <engine/relay/relay.h>
-#include <engine/remote/classify.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <io/ctl.h>
@@ -29,22 +30,22 @@
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
+#include <time.h>
 #include <unistd.h>
-#include <uthash.h>
-#include <utlist.h>
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
-#define CLOSING_MAX 256 /* closes under way that may hang */
-#define GIVEN_MIN 8 /* so many descriptors whose close may hang are anybody's right */
+#define RECLAIM_MS 100
+#define WAITING_MAX 64
+#define WAITING_END 4096 /* more than can be waiting if none hangs */
+#define PATIENCE_S 2
 
-/* Who has given descriptors whose close may hang, and how many. */
-struct giver {
-	uid_t uid;
-	uint64_t given;
-	UT_hash_handle hh;
+/* An owner's descriptors that are not closed: when their number was last seen to change. */
+struct trap {
+	uint32_t closed;
+	uint64_t since;
 };
 
 struct worker {
@@ -60,16 +61,11 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
-	struct giver *givers;
-	struct close *to_close;
-	uint64_t nr_closing;
-};
-
-struct close {
-	struct relay_call call;
-	struct worker *worker;
-	int fd;
-	struct close *prev, *next;
+	int64_t reclaimed_ms;
+	struct aside *aside;
+	struct closer closer;
+	struct shm_closing closing[SHM_OWNERS];
+	struct trap traps[SHM_OWNERS];
 };
 
 /* Without the keeper nothing true can be said any more. */
@@ -78,86 +74,44 @@ static void keeper_lost(void)
 	_exit(0);
 }
 
-static struct giver *giver_of(struct worker *w, uid_t uid)
-{
-	struct giver *g;
-
-	HASH_FIND(hh, w->givers, &uid, sizeof(uid), g);
-	return g;
-}
-
-/* Have kernel workers close what is to be closed, not too many at a time: they may hang. */
-static void close_aside(struct worker *w)
-{
-	struct close *c;
-
-	while (w->to_close && w->nr_closing < CLOSING_MAX) {
-		c = w->to_close;
-		DL_DELETE(w->to_close, c);
-		if (relay_close(w->relay, &c->call, c->fd) == 0) {
-			w->nr_closing++;
-			continue;
-		}
-		/* Without them a socket is closed here; what may hang goes when this worker does. */
-		if (closing_of(c->fd, 0) == CLOSE_LINGERS)
-			close(c->fd);
-		free(c);
-	}
-}
-
-static void closed(struct relay_call *call, int result)
-{
-	struct close *c = (struct close *)call;
-	struct worker *w = c->worker;
-
-	w->nr_closing--;
-	free(c);
-	close_aside(w);
-}
-
 /*
- * A descriptor whose close may hang must not be closed here: nothing would end that, not even SIGKILL. A file of the folder itself, which
- * somebody tried to post, does not make us wait for ourselves: its handles are opened with FOPEN_NOFLUSH.
+ * A file of the folder itself, which somebody tried to post, does not make us wait for ourselves: its handles are opened with
+ * FOPEN_NOFLUSH.
  */
 static void close_fd(struct tree *t, uid_t uid, int fd)
 {
 	struct worker *w = t->owner;
-	enum closing closing = closing_of(fd, t->dev);
-	struct giver *g;
-	struct close *c;
 
-	if (closing == CLOSE_AT_ONCE) {
-		close(fd);
-		return;
-	}
-	if (closing == CLOSE_HANGS) {
-		g = giver_of(w, uid);
-		if (!g && (g = calloc(1, sizeof(*g)))) {
-			g->uid = uid;
-			HASH_ADD(hh, w->givers, uid, sizeof(g->uid), g);
-		}
-		if (g)
-			g->given++;
-	}
-	c = calloc(1, sizeof(*c));
-	if (!c)
-		return;
-	cut_linger(fd);
-	*c = (struct close){ .call.done = closed, .worker = w, .fd = fd };
-	DL_APPEND(w->to_close, c);
-	close_aside(w);
+	closer_close(&w->closer, uid, fd, t->dev);
 }
 
-/* Those who brought hanging descriptors before may bring no more while too many hang. */
+static uint64_t seconds(void)
+{
+	struct timespec ts;
+
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	return (uint64_t)ts.tv_sec;
+}
+
+/* No more descriptors are taken from him of whom many wait to be closed, and for some seconds none has been. */
 static bool barred(struct tree *t, uid_t uid)
 {
 	struct worker *w = t->owner;
-	struct giver *g;
+	uint32_t bucket = aside_bucket(uid);
+	const struct shm_closing *here = &w->closer.counts[bucket], *there = &w->shm->closing[bucket];
+	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) + __atomic_load_n(&there->closed, __ATOMIC_RELAXED);
+	uint32_t given = here->given + __atomic_load_n(&there->given, __ATOMIC_RELAXED);
+	struct trap *trap = &w->traps[bucket];
 
-	if (uid == 0 || uid == t->uid || w->nr_closing + w->shm->closing < CLOSING_MAX)
+	if (uid == 0 || uid == t->uid)
 		return false;
-	g = giver_of(w, uid);
-	return g && g->given >= GIVEN_MIN;
+	if ((int32_t)(given - closed) >= WAITING_END)
+		return true;
+	if ((int32_t)(given - closed) < WAITING_MAX || closed != trap->closed || !trap->since) {
+		*trap = (struct trap){ .closed = closed, .since = seconds() };
+		return false;
+	}
+	return seconds() - trap->since >= PATIENCE_S;
 }
 
 /* While removed entries wait to be let go by the kernel, look at them from time to time. */
@@ -183,9 +137,16 @@ static void attr_changed(struct tree *t, const struct entry *e)
 static void reclaim(struct tree *t)
 {
 	struct worker *w = t->owner;
+	struct timespec ts;
+	int64_t ms;
 
-	if (w->fuse)
-		fuse_sweep(w->fuse);
+	clock_gettime(CLOCK_MONOTONIC_COARSE, &ts);
+	ms = (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+	/* Whoever is at his limit and goes on asking does not have it done each time. */
+	if (!w->fuse || ms < w->reclaimed_ms + RECLAIM_MS)
+		return;
+	fuse_sweep(w->fuse);
+	w->reclaimed_ms = ms;
 }
 
 static void names_changed(struct tree *t)
@@ -218,6 +179,13 @@ static void agreed(void *ctx, uint32_t minor, uint64_t flags)
 	struct worker *w = ctx;
 
 	keep_agreed(w->keep, minor, flags);
+}
+
+static void all_came(void *ctx)
+{
+	struct worker *w = ctx;
+
+	relay_all_came(w->relay);
 }
 
 static void ended(void *ctx)
@@ -286,6 +254,14 @@ static int on_ring(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 	return 0;
 }
 
+static int on_aside(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	struct worker *w = ctx;
+
+	aside_dispatch(w->aside);
+	return 0;
+}
+
 static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
 {
 	struct worker *w = ctx;
@@ -326,9 +302,14 @@ static int make_relay(struct worker *w)
 	memcpy(&params, w->hello->ring_params, sizeof(params));
 	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots, SHM_SLOTS);
 	if (r == 0)
+		r = aside_new(&w->aside, true);
+	if (r == 0)
 		r = poller_new(&w->poller, w->relay, w->shm->polls, SHM_POLLS, wake, w);
 	if (r == 0)
 		r = sd_event_add_io(w->event, NULL, relay_fd(w->relay), EPOLLIN, on_ring, w);
+	if (r >= 0)
+		r = sd_event_add_io(w->event, NULL, aside_fd(w->aside), EPOLLIN, on_aside, w);
+	w->closer = (struct closer){ .aside = w->aside, .counts = w->closing };
 	return r;
 }
 
@@ -343,11 +324,11 @@ static int make_tree(struct worker *w)
 		.dir_mode = w->config->mode,
 		.uid = getuid(),
 		.gid = getgid(),
-		.max_fds = 256,
+		.max_fds = 128,
 	};
 	int r;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 1024)
+	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 512)
 		conf.max_fds = limit.rlim_cur > FDS_MAX ? FDS_MAX : (unsigned int)(limit.rlim_cur / 4 * 3);
 	r = tree_new(&w->tree, &conf);
 	if (r < 0)
@@ -359,6 +340,7 @@ static int make_tree(struct worker *w)
 	w->tree->names_changed = names_changed;
 	w->tree->reclaim = reclaim;
 	w->tree->relay = w->relay;
+	w->tree->aside = w->aside;
 	w->tree->poller = w->poller;
 	w->tree->dev = w->hello->dev;
 	w->tree->proc = open("/proc/self/fd", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -379,6 +361,7 @@ static int make_fuse(struct worker *w)
 		.want_passthrough = w->hello->may_pass,
 		.agreed = agreed,
 		.ended = ended,
+		.all_came = all_came,
 		.ctx = w,
 	};
 	int r;
@@ -458,9 +441,10 @@ static int loop(struct worker *w)
 
 int worker_run(const struct config *c)
 {
-	struct worker w = { .config = c };
+	static struct worker w;
 	int r;
 
+	w.config = c;
 	signal(SIGPIPE, SIG_IGN);
 	r = start(&w);
 	if (r < 0) {
@@ -477,10 +461,10 @@ int worker_run(const struct config *c)
 	fuse_free(w.fuse);
 	poller_free(w.poller);
 	tree_free(w.tree);
+	aside_free(w.aside);
 	relay_free(w.relay);
 	keep_free(w.keep);
 	sd_event_source_unref(w.sweep);
 	sd_event_unref(w.event);
-	HASH_CLEAR(hh, w.givers);
 	return r < 0;
 }

@@ -3,7 +3,7 @@
  * ctl.c - requests into operations on the tree, each with the caller's own rights.
  *
  * The message is copied and checked whole before any of it is used. Rights are the peer's, taken from the kernel, never
- * from the message.
+ * from the message. What a kind puts off is answered later; the connection has no other request meanwhile.
  */
 #include <base/cleanup.h>
 #include <errno.h>
@@ -14,12 +14,6 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-
-static void request_finished(struct request *rq, int result)
-{
-	/* Nothing that is asked for here is put off. */
-	abort();
-}
 
 static void fill_entry(struct entry *e, struct ctl_entry *ret)
 {
@@ -65,19 +59,9 @@ static int find_file(struct ctl *c, const struct cred *cred, const struct ctl_re
 	return r == 0 && entry_is_dir(*ret) ? -EISDIR : r;
 }
 
-static int share(struct entry *e, struct request *rq, struct ctl_answer *answer)
+static int share(struct entry *e, struct request *rq)
 {
-	int r;
-
-	if (!e->kind->share)
-		return -EOPNOTSUPP;
-	r = e->kind->share(e, rq, access_granted(e, rq->cred));
-	if (r < 0)
-		return r;
-	answer->borrowed = rq->out_borrowed;
-	answer->fd = take_fd(&rq->out_fd);
-	entry_opened(e);
-	return 0;
+	return e->kind->share ? e->kind->share(e, rq, access_granted(e, rq->cred)) : -EOPNOTSUPP;
 }
 
 static int do_create(struct ctl *c, const struct ctl_request *m, struct request *rq, struct entry **ret)
@@ -146,18 +130,29 @@ static int do_remove(struct ctl *c, const struct ctl_request *m, struct request 
 	return tree_remove(dir, name, len, (m->flags & CTL_REMOVE_ANY) ? -1 : (m->flags & CTL_REMOVE_DIR) ? 1 : 0, rq);
 }
 
+/* Which worker this is. */
+static int do_hello(struct ctl *c, struct ctl_answer *answer)
+{
+	struct ctl_status s = { 0 };
+
+	c->conf.status(c->conf.ctx, &s);
+	answer->count = (uint32_t)s.restarts + 1;
+	return 0;
+}
+
 static int do_status(struct ctl *c, struct request *rq, struct ctl_answer *answer)
 {
 	struct ctl_status *s = (struct ctl_status *)answer->body;
 	const struct tree *t = c->conf.tree;
+	bool limited = rq->cred->uid != t->uid;
 
 	*s = (struct ctl_status){
 		.entries = t->entries,
 		.bytes = t->bytes,
 		.max_entries = t->limits.max_entries,
 		.max_bytes = t->limits.max_bytes,
-		.max_entries_uid = t->limits.max_entries_uid,
-		.max_bytes_uid = t->limits.max_bytes_uid,
+		.max_entries_uid = limited ? t->limits.max_entries_uid : 0,
+		.max_bytes_uid = limited ? t->limits.max_bytes_uid : 0,
 	};
 	quota_get(c->conf.tree, rq->cred->uid, &s->entries_uid, &s->bytes_uid);
 	c->conf.status(c->conf.ctx, s);
@@ -165,14 +160,16 @@ static int do_status(struct ctl *c, struct request *rq, struct ctl_answer *answe
 	return 0;
 }
 
-static int carry_out(struct ctl *c, const struct ctl_request *m, struct request *rq, struct ctl_answer *answer)
+/* Return: 0 or -errno, for answer(); KIND_LATER. @ret: the entry that gives out a descriptor */
+static int carry_out(struct ctl *c, const struct ctl_request *m, struct request *rq, struct ctl_answer *answer,
+		     struct entry **ret)
 {
 	struct entry *e = NULL;
 	int r;
 
 	switch (m->op) {
 	case CTL_HELLO:
-		return 0;
+		return do_hello(c, answer);
 	case CTL_POST:
 		if (rq->fd < 0)
 			return -EBADF;
@@ -183,12 +180,8 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 			return r;
 		/* Its maker gets it read-write whatever mode he chose, as by open(O_CREAT). */
 		rq->oflags = O_RDWR;
-		r = e->kind->share ? e->kind->share(e, rq, 6) : -EOPNOTSUPP;
-		if (r == 0) {
-			answer->fd = take_fd(&rq->out_fd);
-			entry_opened(e);
-		}
-		return r;
+		*ret = e;
+		return e->kind->share ? e->kind->share(e, rq, 6) : -EOPNOTSUPP;
 	case CTL_OPEN:
 		r = find_file(c, rq->cred, m, &e);
 		if (r < 0)
@@ -196,7 +189,8 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 		if ((m->oflags & ~(CTL_REOPEN | O_ACCMODE)) || (m->oflags & O_ACCMODE) == O_ACCMODE)
 			return -EINVAL;
 		rq->oflags = (int)m->oflags;
-		return share(e, rq, answer);
+		*ret = e;
+		return share(e, rq);
 	case CTL_SEAL:
 		return do_seal(c, m, rq);
 	case CTL_STAT:
@@ -221,40 +215,62 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 	}
 }
 
-void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_t len, int fd,
-		struct ctl_answer *answer)
+static void answer(struct ctl_call *call, int result)
 {
+	struct ctl_answer *a = call->ctl->answer;
+	struct tree *t = call->ctl->conf.tree;
+	struct request *rq = &call->rq;
+
+	a->result = result < 0 ? result : 0;
+	a->fd = -1;
+	if (result < 0)
+		a->count = a->body_len = 0;
+	if (result >= 0 && rq->out_fd >= 0) {
+		a->borrowed = rq->out_borrowed;
+		a->fd = take_fd(&rq->out_fd);
+		entry_opened(call->e);
+	}
+	if (rq->fd >= 0)
+		t->close_fd(t, rq->cred->uid, rq->fd);
+	if (rq->out_fd >= 0 && !rq->out_borrowed)
+		t->close_fd(t, rq->cred->uid, rq->out_fd);
+	call->answered(call, a);
+}
+
+/* Of what was put off: it has no body. */
+static void request_finished(struct request *rq, int result)
+{
+	struct ctl_call *call = (struct ctl_call *)((char *)rq - offsetof(struct ctl_call, rq));
+
+	call->ctl->answer->count = call->ctl->answer->body_len = 0;
+	answer(call, result);
+}
+
+void ctl_handle(struct ctl *c, struct ctl_call *call, const void *bytes, size_t len, int fd)
+{
+	struct request *rq = &call->rq;
 	struct ctl_request m = { 0 };
-	struct request rq = {
-		.cred = cred,
-		.fd = fd,
-		.out_fd = -1,
-		.done = request_finished,
-	};
 	int r = -EINVAL;
 
-	answer->fd = -1;
-	answer->borrowed = false;
-	answer->count = answer->body_len = 0;
+	call->ctl = c;
+	call->e = NULL;
+	*rq = (struct request){ .cred = call->cred, .fd = fd, .out_fd = -1, .done = request_finished };
+	c->answer->borrowed = false;
+	c->answer->count = c->answer->body_len = 0;
 	if (len >= CTL_REQUEST_MIN && len <= sizeof(m)) {
 		memcpy(&m, bytes, len);
 		if (m.magic == CTL_MAGIC && m.token != 0 && m.path_len <= CTL_PATH_MAX &&
 		    len == CTL_REQUEST_MIN + m.path_len) {
-			rq.id[0] = m.token;
-			rq.id[1] = m.seq;
-			rq.resent = m.ctl_flags & CTL_F_RETRY;
+			rq->id[0] = m.token;
+			rq->id[1] = m.seq;
+			rq->resent = m.ctl_flags & CTL_F_RETRY;
 			/* Bit 62 keeps it apart from the mount's requests. */
 			r = -EIO;
 			if (poison_enter(c->conf.tree, (m.token ^ m.seq * 0x9e3779b97f4a7c15ULL) | 1ULL << 62))
-				r = carry_out(c, &m, &rq, answer);
+				r = carry_out(c, &m, rq, c->answer, &call->e);
 			poison_leave(c->conf.tree);
 		}
 	}
-	answer->result = r < 0 ? r : 0;
-	if (r < 0)
-		answer->count = answer->body_len = 0;
-	if (rq.fd >= 0)
-		c->conf.tree->close_fd(c->conf.tree, cred->uid, rq.fd);
-	if (rq.out_fd >= 0 && !rq.out_borrowed)
-		close(rq.out_fd);
+	if (r != KIND_LATER)
+		answer(call, r);
 }

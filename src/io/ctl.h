@@ -47,12 +47,26 @@ int ctl_new(struct ctl **ret, const struct ctl_conf *conf);
 void ctl_free(struct ctl *c);
 
 /**
+ * struct ctl_call - one message being carried out; the caller's until @answered.
+ * @cred: the peer; valid until then
+ * @answered: called once, perhaps before ctl_handle() returns; @a's descriptor is its
+ */
+struct ctl_call {
+	const struct cred *cred;
+	void (*answered)(struct ctl_call *call, struct ctl_answer *a);
+
+	/* ctl.c's own */
+	struct request rq;
+	struct ctl *ctl;
+	struct entry *e;
+	uint32_t op;
+};
+
+/**
  * ctl_handle() - carry out one message.
  * @bytes: @len bytes, any content
  * @fd: the descriptor that came along or -1; taken
- * @answer: filled; its fd is the caller's
  */
-void ctl_handle(struct ctl *c, const struct cred *cred, const void *bytes, size_t len, int fd,
-		struct ctl_answer *answer);
+void ctl_handle(struct ctl *c, struct ctl_call *call, const void *bytes, size_t len, int fd);
 
 #endif

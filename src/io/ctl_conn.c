@@ -32,6 +32,11 @@ struct ctl_conn {
 	gid_t *groups;
 	struct ucred peer; /* who connected */
 	bool unmapped; /* one of many with that number, and so nobody */
+	struct ctl_call call;
+	uint64_t seq; /* of the request that is being carried out */
+	enum { IDLE, AT_WORK, PUT_OFF } state;
+	bool gone; /* dropped while it was put off */
+	int error; /* of the last answer */
 	struct ctl_conn *prev, *next;
 };
 
@@ -157,14 +162,22 @@ static void hang_up(struct tree *t, uid_t uid, int sock)
 	close(sock);
 }
 
+static void release(struct ctl_conn *c)
+{
+	free(c->groups);
+	free(c);
+}
+
 static void drop(struct ctl_conn *c)
 {
 	DL_DELETE(c->ctl->conns, c);
 	c->ctl->nr_conns--;
 	sd_event_source_unref(c->source);
 	hang_up(c->ctl->conf.tree, c->cred.uid, c->fd);
-	free(c->groups);
-	free(c);
+	c->source = NULL;
+	c->gone = true;
+	if (c->state != PUT_OFF)
+		release(c);
 }
 
 static int reply(struct ctl_conn *c, uint64_t seq, struct ctl_answer *a)
@@ -208,13 +221,40 @@ static bool brings_descriptors(int sock)
 	return recvmsg(sock, &m, MSG_DONTWAIT | MSG_PEEK) >= 0 && (m.msg_flags & MSG_CTRUNC);
 }
 
+/* Return: 0; -errno: the peer does not take it. */
+static int send_answer(struct ctl_conn *c, struct ctl_answer *a)
+{
+	int r = c->gone ? 0 : reply(c, c->seq, a);
+
+	/* One that is not borrowed was opened for the client. */
+	if (a->fd >= 0 && !a->borrowed)
+		c->ctl->conf.tree->close_fd(c->ctl->conf.tree, c->cred.uid, a->fd);
+	return r;
+}
+
+static void answered(struct ctl_call *call, struct ctl_answer *a)
+{
+	struct ctl_conn *c = (struct ctl_conn *)((char *)call - offsetof(struct ctl_conn, call));
+	bool put_off = c->state == PUT_OFF;
+
+	c->state = IDLE;
+	c->error = send_answer(c, a);
+	if (!put_off)
+		return;
+	if (c->gone)
+		release(c);
+	else if (c->error < 0)
+		drop(c);
+	else
+		sd_event_source_set_enabled(c->source, SD_EVENT_ON);
+}
+
 static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 {
 	struct ctl_conn *c = ctx;
 	struct tree *t = c->ctl->conf.tree;
 	struct ctl_answer *a = c->ctl->answer;
 	struct packet p;
-	uint64_t seq = 0;
 	int r;
 
 	if (t->barred && t->barred(t, c->cred.uid) && brings_descriptors(sock)) {
@@ -234,8 +274,9 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		drop(c);
 		return 0;
 	}
+	c->seq = 0;
 	if (p.len >= offsetof(struct ctl_request, size))
-		memcpy(&seq, p.bytes + offsetof(struct ctl_request, seq), sizeof(seq));
+		memcpy(&c->seq, p.bytes + offsetof(struct ctl_request, seq), sizeof(c->seq));
 	r = p.error;
 	if (r == 0 && memcmp(&p.from, &c->peer, sizeof(p.from)) != 0)
 		r = -ESTALE;
@@ -247,15 +288,18 @@ static int on_packet(sd_event_source *s, int sock, uint32_t revents, void *ctx)
 		a->result = r;
 		a->count = a->body_len = 0;
 		a->fd = -1;
+		c->error = send_answer(c, a);
 	} else {
-		ctl_handle(c->ctl, &c->cred, p.bytes, p.len, p.fd, a);
+		c->state = AT_WORK;
+		ctl_handle(c->ctl, &c->call, p.bytes, p.len, p.fd);
 	}
-	r = reply(c, seq, a);
-	/* One that is not borrowed was opened for the client, on a file whose close does not wait. */
-	if (a->fd >= 0 && !a->borrowed)
-		close(a->fd);
-	if (r < 0)
+	if (c->state == AT_WORK) {
+		/* Nothing more is read until it is answered. */
+		c->state = PUT_OFF;
+		sd_event_source_set_enabled(s, SD_EVENT_OFF);
+	} else if (c->error < 0) {
 		drop(c);
+	}
 	return 0;
 }
 
@@ -292,6 +336,8 @@ static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void 
 	}
 	c->ctl = ctl;
 	c->fd = fd;
+	c->call.cred = &c->cred;
+	c->call.answered = answered;
 	if (setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0 || identify(c) < 0 ||
 	    !has_room(ctl, c->cred.uid) ||
 	    sd_event_add_io(ctl->conf.event, &c->source, fd, EPOLLIN, on_packet, c) < 0) {

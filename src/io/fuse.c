@@ -14,6 +14,8 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#define SWEEP_MAX 1024 /* entries at a time */
+
 #define BATCH 64
 
 static void do_init(struct fuse_request *q);
@@ -212,6 +214,7 @@ void fuse_end(struct fuse_request *q, int result)
 
 int fuse_resend(struct fuse *f)
 {
+	f->awaits_resent = true;
 	return send_bytes(f, 0, FUSE_NOTIFY_RESEND, NULL, 0);
 }
 
@@ -270,8 +273,14 @@ static void prune(struct fuse *f, uint64_t id)
 void fuse_sweep(struct fuse *f)
 {
 	struct entry *e, *tmp;
+	unsigned int n = 0;
 
+	/* Not all at once, if they are many: the others wait. Who stays goes to the end. */
 	DL_FOREACH_SAFE (f->tree->orphans, e, tmp) {
+		if (++n > SWEEP_MAX)
+			return;
+		DL_DELETE(f->tree->orphans, e);
+		DL_APPEND(f->tree->orphans, e);
 		prune(f, e->id);
 		forget(f, e->id);
 	}
@@ -457,12 +466,14 @@ void fuse_dispatch(struct fuse *f)
 
 		if (n >= 0) {
 			fuse_handle(f, f->in, (size_t)n);
-		} else if (errno == ENODEV || errno == ECONNABORTED) {
-			f->conf.ended(f->conf.ctx);
-			return;
 		} else if (errno == EAGAIN) {
+			/* What was to come again stands first in the queue. */
+			if (f->awaits_resent)
+				f->conf.all_came(f->conf.ctx);
+			f->awaits_resent = false;
 			return;
 		} else if (errno != ENOENT && errno != EINTR) {
+			/* ENODEV, ECONNABORTED, or what cannot be. */
 			f->conf.ended(f->conf.ctx);
 			return;
 		}

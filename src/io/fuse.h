@@ -26,6 +26,7 @@ struct fuse;
  * @socket: the control socket's path, for user.kshared.socket
  * @want_passthrough: offer it, if the kernel does
  * @agreed: INIT has been answered
+ * @all_came: after fuse_resend(): every request that was to come again has come
  * @ended: the mount is gone
  */
 struct fuse_conf {
@@ -37,6 +38,7 @@ struct fuse_conf {
 	bool want_passthrough;
 	void (*agreed)(void *ctx, uint32_t minor, uint64_t flags);
 	void (*ended)(void *ctx);
+	void (*all_came)(void *ctx);
 	void *ctx;
 };
 

@@ -176,23 +176,43 @@ static int check_owner(const struct fuse_request *q, const struct attr_change *c
 	return !caps || (q->cred.tid > 0 && proc_capable(q->cred.tid, caps)) ? 0 : -EPERM;
 }
 
+static void answer_setattr(struct fuse_request *q, int result)
+{
+	if (result < 0)
+		fuse_finish(q, result);
+	else
+		finish_attr(q);
+}
+
+static void after_resize(struct fuse_request *q, int result)
+{
+	if (result < 0 || !q->change.mask) {
+		answer_setattr(q, result);
+		return;
+	}
+	fuse_begin(q, answer_setattr);
+	fuse_end(q, tree_setattr(q->e, &q->change, &q->rq));
+}
+
 void fuse_do_setattr(struct fuse_request *q)
 {
 	const struct fuse_setattr_in *in = q->in;
-	struct attr_change c = { .mode = in->mode, .uid = in->uid, .gid = in->gid };
+	struct attr_change *c = &q->change;
 	int r;
 
+	*c = (struct attr_change){ .mode = in->mode, .uid = in->uid, .gid = in->gid };
 	if (in->valid & FATTR_MODE)
-		c.mask |= ATTR_MODE;
+		c->mask |= ATTR_MODE;
 	if (in->valid & FATTR_UID)
-		c.mask |= ATTR_UID;
+		c->mask |= ATTR_UID;
 	if (in->valid & FATTR_GID)
-		c.mask |= ATTR_GID;
+		c->mask |= ATTR_GID;
 	if (in->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) {
-		c.mask |= ATTR_MTIME;
-		c.mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now() : join(in->mtime, in->mtimensec);
+		c->mask |= ATTR_MTIME;
+		c->mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now() : join(in->mtime, in->mtimensec);
 	}
-	r = check_owner(q, &c, (in->valid & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW));
+	r = check_owner(q, c, (in->valid & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW));
+	fuse_begin(q, after_resize);
 	if (r == 0 && (in->valid & FATTR_SIZE)) {
 		if (entry_is_dir(q->e))
 			r = -EISDIR;
@@ -204,12 +224,7 @@ void fuse_do_setattr(struct fuse_request *q)
 			r = q->e->kind->resize(q->e, &q->rq);
 		}
 	}
-	if (r == 0 && c.mask)
-		r = tree_setattr(q->e, &c, &q->rq);
-	if (r < 0)
-		fuse_finish(q, r);
-	else
-		finish_attr(q);
+	fuse_end(q, r);
 }
 
 static void create(struct fuse_request *q, uint32_t mode)

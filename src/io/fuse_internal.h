@@ -27,6 +27,7 @@ struct fuse {
 	struct fuse_request *pending; /* hash by unique */
 	unsigned char *in;
 	unsigned char *out;
+	bool awaits_resent;
 };
 
 /**
@@ -48,6 +49,7 @@ struct fuse_request {
 	const char *name2;
 	const void *payload;
 	size_t payload_len;
+	struct attr_change change; /* of SETATTR, for after the size */
 	void (*answer)(struct fuse_request *q, int result);
 	UT_hash_handle hh;
 };

@@ -133,6 +133,7 @@ static void commit(struct store *s, const struct commit *c)
 			.id = from->id,
 			.what = from->bytes ? KEEP_PUT : KEEP_DEL,
 			.len = (uint32_t)from->len,
+			.owner = from->owner,
 		};
 
 		if (!from->bytes)

@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <kind/kinds.h>
+#include <kind/later.h>
 #include <linux/memfd.h>
 #include <stdio.h>
 #include <string.h>
@@ -24,7 +25,6 @@
 #include <sys/stat.h>
 #include <unistd.h>
 #include <wire/ctl.h>
-#include <engine/relay/relay.h>
 #include <engine/remote/reopen.h>
 #include <stdlib.h>
 
@@ -45,11 +45,9 @@ struct mem_priv {
 	uint32_t shared;
 };
 
-static int own(struct entry *e, int fd)
+static int own(int fd, uint32_t mode, uid_t uid, gid_t gid)
 {
-	if (fchmod(fd, e->mode & 0666) < 0 || fchown(fd, e->uid, e->gid) < 0)
-		return e->tree->uid == 0 ? -errno : 0;
-	return 0;
+	return fchmod(fd, mode & 0666) < 0 || fchown(fd, uid, gid) < 0 ? -errno : 0;
 }
 
 static int new_memfd(const struct entry *e, unsigned int flags)
@@ -104,8 +102,8 @@ static int mem_create(struct entry *e, struct request *rq)
 	fd = new_memfd(e, rq->flags);
 	if (fd < 0)
 		return fd;
-	r = own(e, fd);
-	if (r < 0)
+	r = own(fd, e->mode, e->uid, e->gid);
+	if (r < 0 && e->tree->uid == 0)
 		return r;
 	if (ftruncate(fd, (off_t)rq->size) < 0)
 		return -errno;
@@ -135,6 +133,24 @@ static int grant(struct entry *e, uint64_t size)
 	return r;
 }
 
+static void seal_work(struct later *l)
+{
+	l->result = fcntl(l->fd, F_ADD_SEALS, l->flags) < 0 ? -errno : 0;
+}
+
+static void sealed(struct later *l)
+{
+	l->e->busy &= ~l->flags;
+	if (l->result == 0 && l->e->tree->attr_changed)
+		l->e->tree->attr_changed(l->e->tree, l->e);
+}
+
+static int seal(struct entry *e, struct request *rq, uint32_t flags)
+{
+	e->busy |= flags;
+	return later_start(e, rq, &(struct later){ .work = seal_work, .finish = sealed, .flags = flags });
+}
+
 /* Charge what the object has become: its size, or the memory that it has, which can be more (FALLOC_FL_KEEP_SIZE). */
 static void settle(struct entry *e, int fd, const struct stat *st)
 {
@@ -149,8 +165,8 @@ static void settle(struct entry *e, int fd, const struct stat *st)
 		size = memory;
 	if (size > before)
 		r = quota_check(e->tree, e->uid, 0, size - before);
-	if (r < 0)
-		fcntl(fd, F_ADD_SEALS, F_SEAL_GROW);
+	if (r < 0 && !((e->busy | seals_of(fd)) & F_SEAL_GROW))
+		seal(e, NULL, F_SEAL_GROW);
 	if (r == -ENOSPC)
 		size = memory > before ? memory : before;
 	entry_recharge(e, size, true);
@@ -193,6 +209,8 @@ static int mem_open(struct entry *e, struct request *rq)
 	if (p->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB))
 		return -EOPNOTSUPP;
 	if (access_wanted(rq->oflags) & 2) {
+		if (e->busy & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE))
+			return -EBUSY;
 		id = writers_open(e, rq);
 		if (id < 0)
 			return id;
@@ -222,12 +240,20 @@ static int mem_read(struct entry *e, struct request *rq)
 	return (int)n;
 }
 
+static void write_work(struct later *l)
+{
+	ssize_t n = pwrite(l->fd, l->data, l->size, (off_t)l->offset);
+
+	l->result = n < 0 ? -errno : (int)n;
+}
+
+/* Only without passthrough. */
 static int mem_write(struct entry *e, struct request *rq)
 {
 	int fd = entry_fd(e);
 	uint64_t end = rq->offset + rq->len;
 	struct stat st;
-	ssize_t n;
+	void *copy;
 	int r;
 
 	if (fd < 0)
@@ -239,8 +265,16 @@ static int mem_write(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	n = pwrite(fd, rq->data, rq->len, (off_t)rq->offset);
-	return n < 0 ? -errno : (int)n;
+	copy = malloc(rq->len ? rq->len : 1);
+	if (!copy)
+		return -ENOMEM;
+	memcpy(copy, rq->data, rq->len);
+	return later_start(e, rq, &(struct later){
+		.work = write_work,
+		.offset = rq->offset,
+		.size = rq->len,
+		.data = copy,
+	});
 }
 
 static void mem_close(struct entry *e, struct request *rq)
@@ -251,6 +285,19 @@ static void mem_close(struct entry *e, struct request *rq)
 		return;
 	writers_close(e->tree, rq->word);
 	entry_describe(e, &d);
+}
+
+static void resize_work(struct later *l)
+{
+	l->result = ftruncate(l->fd, (off_t)l->size) < 0 ? -errno : 0;
+}
+
+static void resized(struct later *l)
+{
+	if (l->result == 0 && l->size >= l->before)
+		return;
+	entry_recharge(l->e, l->result < 0 ? l->before : l->size, true);
+	entry_save(l->e, NULL, -1);
 }
 
 static int mem_resize(struct entry *e, struct request *rq)
@@ -272,37 +319,30 @@ static int mem_resize(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	r = ftruncate(fd, (off_t)rq->size) < 0 ? -errno : 0;
-	if (r < 0 || rq->size < before) {
-		entry_recharge(e, r < 0 ? before : rq->size, true);
-		entry_save(e, NULL, -1);
-	}
-	return r;
+	return later_start(e, rq, &(struct later){
+		.work = resize_work,
+		.finish = resized,
+		.size = rq->size,
+		.before = before,
+	});
 }
 
-struct falloc {
-	struct relay_call call;
-	struct request *rq;
-	struct entry *e;
-};
-
-static void fallocated(struct relay_call *c, int result)
+static void fallocate_work(struct later *l)
 {
-	struct falloc *f = (struct falloc *)c;
-	struct request *rq = f->rq;
+	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno : 0;
+}
+
+static void fallocated(struct later *l)
+{
 	struct description d;
 
-	entry_describe(f->e, &d);
-	entry_unpin(f->e);
-	free(f);
-	request_done(rq, result);
+	entry_describe(l->e, &d);
 }
 
 static int mem_fallocate(struct entry *e, struct request *rq)
 {
 	uint64_t end = rq->offset + rq->size;
-	struct falloc *f;
-	int fd, r;
+	int r;
 
 	if (end < rq->offset || end > INT64_MAX)
 		return -EFBIG;
@@ -311,28 +351,62 @@ static int mem_fallocate(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	fd = entry_pin(e);
-	if (fd < 0)
-		return fd;
-	f = calloc(1, sizeof(*f));
-	if (!f) {
-		entry_unpin(e);
-		return -ENOMEM;
-	}
-	*f = (struct falloc){ .call.done = fallocated, .rq = rq, .e = e };
-	r = relay_fallocate(e->tree->relay, &f->call, fd, (int)rq->flags, rq->offset, rq->size);
-	if (r < 0) {
-		entry_unpin(e);
-		free(f);
-		return r;
-	}
-	return KIND_LATER;
+	return later_start(e, rq, &(struct later){
+		.work = fallocate_work,
+		.finish = fallocated,
+		.offset = rq->offset,
+		.size = rq->size,
+		.flags = rq->flags,
+	});
+}
+
+static void seek_work(struct later *l)
+{
+	off_t at = lseek(l->fd, (off_t)l->offset, (int)l->flags);
+
+	l->result = at < 0 ? -errno : 0;
+	l->offset = (uint64_t)at;
+}
+
+static void sought(struct later *l)
+{
+	if (l->rq)
+		l->rq->offset = l->offset;
+}
+
+static void owner_work(struct later *l)
+{
+	int r = own(l->fd, l->mode, l->uid, l->gid);
+
+	l->result = l->flags ? 0 : r;
+}
+
+static int owner(struct entry *e, struct request *rq);
+
+/* Two changes may be made in either order: the entry is what counts. */
+static void owned(struct later *l)
+{
+	const struct entry *e = l->e;
+
+	if (e->mode != l->mode || e->uid != l->uid || e->gid != l->gid)
+		owner(l->e, NULL);
+}
+
+static int owner(struct entry *e, struct request *rq)
+{
+	return later_start(e, rq, &(struct later){
+		.work = owner_work,
+		.finish = owned,
+		.mode = e->mode,
+		.uid = e->uid,
+		.gid = e->gid,
+		.flags = e->tree->uid != 0,
+	});
 }
 
 static int mem_command(struct entry *e, struct request *rq)
 {
 	int fd = entry_fd(e);
-	off_t at;
 
 	if (fd < 0)
 		return fd;
@@ -342,11 +416,12 @@ static int mem_command(struct entry *e, struct request *rq)
 	case COMMAND_FSYNC:
 		return 0;
 	case COMMAND_LSEEK:
-		at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
-		if (at < 0)
-			return -errno;
-		rq->offset = (uint64_t)at;
-		return 0;
+		return later_start(e, rq, &(struct later){
+			.work = seek_work,
+			.finish = sought,
+			.offset = rq->offset,
+			.flags = rq->flags,
+		});
 	case COMMAND_SEAL:
 		if (rq->flags == 0 || (rq->flags & ~(uint32_t)SEALS))
 			return -EINVAL;
@@ -354,13 +429,9 @@ static int mem_command(struct entry *e, struct request *rq)
 			return 0;
 		if ((rq->flags & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)) && writers_any(e))
 			return -EBUSY;
-		if (fcntl(fd, F_ADD_SEALS, rq->flags) < 0)
-			return -errno;
-		if (e->tree->attr_changed)
-			e->tree->attr_changed(e->tree, e);
-		return 0;
+		return seal(e, rq, rq->flags);
 	case COMMAND_OWNER:
-		return own(e, fd);
+		return owner(e, rq);
 	default:
 		return -EOPNOTSUPP;
 	}

@@ -24,6 +24,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <kind/kinds.h>
+#include <kind/later.h>
 #include <limits.h>
 #include <poll.h>
 #include <stdio.h>
@@ -66,6 +67,9 @@ static int adopt(struct entry *e, int fd, const struct cred *c, pid_t pid, const
 		return r;
 	if (e->tree->dev && facts.dev == e->tree->dev)
 		return -ELOOP;
+	/* A hostile one would stop the loop: of ordinary users it is only given out, by the library. */
+	if (facts.poll_waits && c->uid != 0 && c->uid != e->tree->uid)
+		facts.class = FD_OPAQUE;
 	p->facts = facts;
 	p->posted_ns = tree_now();
 	p->poster_uid = c->uid;
@@ -307,10 +311,14 @@ static void srv_close(struct entry *e, struct request *rq)
 	writers_close(e->tree, rq->word);
 }
 
+static void resize_work(struct later *l)
+{
+	l->result = ftruncate(l->fd, (off_t)l->size) < 0 ? -errno : 0;
+}
+
 static int srv_resize(struct entry *e, struct request *rq)
 {
 	struct srv_priv *p = e->priv;
-	int fd;
 
 	/* O_TRUNC means nothing to a stream, nor to an entry that waits for its descriptor; ftruncate() is an error. */
 	if (!p->posted_ns || p->facts.class != FD_FILE)
@@ -319,69 +327,38 @@ static int srv_resize(struct entry *e, struct request *rq)
 		return -EACCES;
 	if (p->facts.append)
 		return -EPERM;
-	fd = entry_fd(e);
-	if (fd < 0)
-		return fd;
-	return ftruncate(fd, (off_t)rq->size) < 0 ? -errno : 0;
+	return later_start(e, rq, &(struct later){ .work = resize_work, .size = rq->size });
 }
 
-struct srv_call {
-	struct relay_call call;
-	struct entry *e;
-	struct request *rq;
-};
-
-static void call_done(struct relay_call *c, int result)
+static void fsync_work(struct later *l)
 {
-	struct srv_call *s = (struct srv_call *)c;
-	struct request *rq = s->rq;
-	struct entry *e = s->e;
-
-	free(s);
-	request_done(rq, result);
-	entry_unpin(e);
+	l->result = (l->flags ? fdatasync(l->fd) : fsync(l->fd)) < 0 ? -errno : 0;
 }
 
-static int start_call(struct entry *e, struct request *rq)
+static void fallocate_work(struct later *l)
 {
-	int fd = entry_pin(e), r;
-	struct srv_call *s;
-
-	if (fd < 0)
-		return fd;
-	s = calloc(1, sizeof(*s));
-	if (!s) {
-		entry_unpin(e);
-		return -ENOMEM;
-	}
-	*s = (struct srv_call){ .call.done = call_done, .e = e, .rq = rq };
-	if (rq->cmd == COMMAND_FSYNC)
-		r = relay_fsync(e->tree->relay, &s->call, fd, rq->flags & 1);
-	else
-		r = relay_fallocate(e->tree->relay, &s->call, fd, (int)rq->flags, rq->offset, rq->size);
-	if (r < 0) {
-		free(s);
-		entry_unpin(e);
-		return r;
-	}
-	return KIND_LATER;
+	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno : 0;
 }
 
-static int seek_data(struct entry *e, struct request *rq)
+static void seek_work(struct later *l)
 {
-	cleanup_fd int fd = entry_fd(e);
+	/* lseek() on the posted open file would move its offset. */
+	cleanup_fd int fd = reopen_fd((int)l->before, l->fd, O_RDONLY);
 	off_t at;
 
-	/* lseek() on the posted open file would move its offset. */
-	if (fd >= 0)
-		fd = reopen_fd(e->tree->proc, fd, O_RDONLY);
-	if (fd < 0)
-		return fd;
-	at = lseek(fd, (off_t)rq->offset, (int)rq->flags);
-	if (at < 0)
-		return -errno;
-	rq->offset = (uint64_t)at;
-	return 0;
+	if (fd < 0) {
+		l->result = fd;
+		return;
+	}
+	at = lseek(fd, (off_t)l->offset, (int)l->flags);
+	l->result = at < 0 ? -errno : 0;
+	l->offset = (uint64_t)at;
+}
+
+static void sought(struct later *l)
+{
+	if (l->rq)
+		l->rq->offset = l->offset;
 }
 
 static bool beyond_size(struct entry *e, const struct request *rq)
@@ -410,11 +387,22 @@ static int srv_command(struct entry *e, struct request *rq)
 		/* Memory that it takes would be the daemon's: nothing beyond the size that its owner gave it. */
 		if (strcmp(p->facts.what, "memfd") == 0 && beyond_size(e, rq))
 			return -EOPNOTSUPP;
-		return start_call(e, rq);
+		return later_start(e, rq, &(struct later){
+			.work = fallocate_work,
+			.offset = rq->offset,
+			.size = rq->size,
+			.flags = rq->flags,
+		});
 	case COMMAND_FSYNC:
-		return start_call(e, rq);
+		return later_start(e, rq, &(struct later){ .work = fsync_work, .flags = rq->flags & 1 });
 	case COMMAND_LSEEK:
-		return seek_data(e, rq);
+		return later_start(e, rq, &(struct later){
+			.work = seek_work,
+			.finish = sought,
+			.offset = rq->offset,
+			.flags = rq->flags,
+			.before = (uint64_t)e->tree->proc,
+		});
 	default:
 		return -EOPNOTSUPP;
 	}
@@ -435,6 +423,22 @@ static unsigned int inode_grants(int fd, const struct cred *c)
 	if (access_in_group(c, st.stx_gid))
 		return (st.stx_mode >> 3) & 6;
 	return st.stx_mode & 6;
+}
+
+static void reopen_work(struct later *l)
+{
+	l->result = reopen_fd((int)l->before, l->fd, (int)l->flags);
+}
+
+static void reopened(struct later *l)
+{
+	if (l->result < 0)
+		return;
+	if (l->rq)
+		l->rq->out_fd = l->result;
+	else
+		l->e->tree->close_fd(l->e->tree, l->e->uid, l->result);
+	l->result = 0;
 }
 
 static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
@@ -461,9 +465,12 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 	/* A descriptor can be opened again through /proc: it must not have less access in name only. */
 	if (have & ~want & ~granted & inode_grants(fd, rq->cred))
 		return -EOPNOTSUPP;
-	fd = reopen_fd(e->tree->proc, fd, (rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0));
-	rq->out_fd = fd;
-	return fd < 0 ? fd : 0;
+	return later_start(e, rq, &(struct later){
+		.work = reopen_work,
+		.finish = reopened,
+		.flags = (uint32_t)(rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0),
+		.before = (uint64_t)e->tree->proc,
+	});
 }
 
 static void srv_describe(struct entry *e, struct description *ret)

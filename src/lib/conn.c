@@ -13,10 +13,18 @@
  * them; what the kernel would fill in is the real user. If they do not match all the same,
  * -ESTALE comes.
  *
+ * A worker that hangs in its exit keeps its end of the connection open and never answers. So
+ * CTL_HELLO is sent first on each connection, without waiting for it: its answer tells which
+ * worker has accepted the connection. While a request has no answer, a second connection is made
+ * every ASK_MS, to ask which worker serves. If it is another one, the first connection is dropped
+ * as if it had broken; if it is the same one, the request takes its time. A connection whose own
+ * CTL_HELLO has no answer was accepted before the second one, and a worker answers in that order:
+ * once the second is answered, the worker of the first is gone.
+ *
  * Fork. What changes while a connection is used lies in a page of its own which the kernel
  * wipes in a child (MADV_WIPEONFORK). A wiped page reads as: nobody holds the lock, no socket,
- * no token. So a child can be made at any instruction of any thread, and begins anew. Its copy
- * of the parent's socket is closed, if the number still stands for it: the child may have
+ * no token. So a child can be made at any instruction of any thread, and begins anew. Its copies
+ * of the parent's sockets are closed, if the numbers still stand for them: the child may have
  * closed all its descriptors and opened others.
  *
  * Locks: struct wiped.lock, alone; held for the time of a request.
@@ -31,7 +39,6 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
-#include <sys/un.h>
 #include <time.h>
 
 #include "lib/conn.h"
@@ -39,6 +46,7 @@
 #define PATIENCE_MS 30000 /* for a daemon that was there before */
 #define FIRST_PATIENCE_MS 300 /* for one that never was */
 #define FULL_PATIENCE_MS 1000 /* for room in the kernel's queues of descriptors */
+#define ASK_MS 2000 /* without an answer, before it is asked which worker serves */
 #define BACKOFF_MAX_MS 250
 #define STALE_MAX 8
 #define FDS_MAX 253 /* the kernel's limit for one message: a cut list then means a full table */
@@ -57,10 +65,19 @@ struct wiped {
 	bool ready;
 	bool met; /* there was a connection before */
 	int fd;
+	uint32_t generation; /* of the worker that has accepted the connection; 0: not known */
+	uint64_t hello_seq; /* of the CTL_HELLO that has no answer yet; 0: none */
 	uint64_t token;
 	uint64_t seq;
 	struct identity identity;
 	struct where where;
+};
+
+/* A socket as a child finds it: the number, -1 for none, and the file that it stood for. */
+struct legacy {
+	atomic_int fd;
+	dev_t dev;
+	ino_t ino;
 };
 
 /**
@@ -68,19 +85,19 @@ struct wiped {
  * @page: the part that is wiped in a child
  * @where: absolute path of the folder or the socket; never changes
  * @own: see where_capture()
- * @legacy_fd: @page->fd as a child finds it; its file is (@legacy_dev, @legacy_ino)
+ * @kept: @page->fd
+ * @asking: the second connection, while it is asked which worker serves
  */
 struct kshared {
 	struct wiped *page;
 	char *where;
 	bool own;
-	atomic_int legacy_fd;
-	dev_t legacy_dev;
-	ino_t legacy_ino;
+	struct legacy kept;
+	struct legacy asking;
 };
 
 /* How a request stands after an attempt; beside 0 and -errno, which are final. */
-enum { ATTEMPT_LOST = 1, ATTEMPT_FULL, ATTEMPT_STALE };
+enum { ATTEMPT_LOST = 1, ATTEMPT_FULL, ATTEMPT_STALE, ATTEMPT_HELLO };
 
 struct patience {
 	int64_t since_ms;
@@ -138,21 +155,33 @@ static bool identity_same(const struct identity *a, const struct identity *b)
 		a->groups_hash == b->groups_hash;
 }
 
-/* Close this process's copy of its parent's socket, or its own one. */
-static void legacy_close(struct kshared *k)
+/* Let @l stand for a socket, which is then closed by legacy_close(). */
+static int legacy_keep(struct legacy *l, int fd)
 {
-	int fd = atomic_exchange(&k->legacy_fd, -1);
 	struct stat st;
 
-	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == k->legacy_dev &&
-	    st.st_ino == k->legacy_ino)
+	if (fstat(fd, &st) < 0)
+		return -errno;
+	l->dev = st.st_dev;
+	l->ino = st.st_ino;
+	atomic_store(&l->fd, fd);
+	return 0;
+}
+
+/* Close this process's copy of its parent's socket, or its own one. */
+static void legacy_close(struct legacy *l)
+{
+	int fd = atomic_exchange(&l->fd, -1);
+	struct stat st;
+
+	if (fd >= 0 && fstat(fd, &st) == 0 && st.st_dev == l->dev && st.st_ino == l->ino)
 		close(fd);
 }
 
 static void drop(struct kshared *k)
 {
 	k->page->fd = -1;
-	legacy_close(k);
+	legacy_close(&k->kept);
 }
 
 /* First use of the connection in this process. */
@@ -164,6 +193,7 @@ static int prepare(struct kshared *k)
 	if (p->ready)
 		return 0;
 	drop(k);
+	legacy_close(&k->asking);
 	r = where_resolve(&p->where, k->where, k->own);
 	if (r < 0)
 		return r;
@@ -175,45 +205,36 @@ static int prepare(struct kshared *k)
 	return 0;
 }
 
+/* Ask who is there. Return: the seq of the question; 0: it could not be sent. */
+static uint64_t say_hello(struct wiped *p, int sock)
+{
+	struct ctl_request req = { .magic = CTL_MAGIC, .op = CTL_HELLO };
+
+	req.token = p->token;
+	req.seq = ++p->seq;
+	return sock_send(sock, &req, -1) < 0 ? 0 : req.seq;
+}
+
 /* One try to connect; 0, -EAGAIN: nobody accepts for @timeout_ms, or -errno. */
 static int connect_once(struct kshared *k, int timeout_ms)
 {
 	struct wiped *p = k->page;
-	struct sockaddr_un sa = { .sun_family = AF_UNIX };
-	struct timeval tv = { .tv_sec = timeout_ms / 1000, .tv_usec = timeout_ms % 1000 * 1000 };
-	struct timeval forever = { .tv_sec = 0 };
 	struct identity identity;
-	struct ucred peer;
-	socklen_t len = sizeof(peer);
-	struct stat st;
+	int r;
 
-	cleanup_fd int fd = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
-	if (fd < 0)
-		return -errno;
-	memcpy(sa.sun_path, p->where.socket, sizeof(sa.sun_path));
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &tv, sizeof(tv));
 	identity_read(&identity);
-	while (connect(fd, (struct sockaddr *)&sa, sizeof(sa)) < 0) {
-		if (errno == EPROTOTYPE)
-			return -EPROTO;
-		if (errno != EINTR)
-			return -errno;
-	}
-	setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &forever, sizeof(forever));
-	if (p->where.derived) {
-		if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
-			return -errno;
-		if (peer.uid != 0 && peer.uid != p->where.owner)
-			return -EACCES;
-	}
-	if (fstat(fd, &st) < 0)
-		return -errno;
-	k->legacy_dev = st.st_dev;
-	k->legacy_ino = st.st_ino;
+	cleanup_fd int fd = sock_dial(&p->where, timeout_ms, 0);
+	if (fd < 0)
+		return fd;
+	r = legacy_keep(&k->kept, fd);
+	if (r < 0)
+		return r;
 	p->identity = identity;
 	p->met = true;
 	p->fd = take_fd(&fd);
-	atomic_store(&k->legacy_fd, p->fd);
+	p->generation = 0;
+	/* If this fails, so does what is sent next. */
+	p->hello_seq = say_hello(p, p->fd);
 	return 0;
 }
 
@@ -240,102 +261,94 @@ static bool can_send(int fd)
 
 static int send_request(struct kshared *k, struct call *c)
 {
-	struct iovec iov = { .iov_base = &c->req, .iov_len = CTL_REQUEST_MIN + c->req.path_len };
-	struct ucred self = { .pid = getpid(), .uid = geteuid(), .gid = getegid() };
-	union {
-		char buf[CMSG_SPACE(sizeof(struct ucred)) + CMSG_SPACE(sizeof(int))];
-		struct cmsghdr align;
-	} control = { .buf = "" };
-	struct msghdr mh = { .msg_iov = &iov,
-			     .msg_iovlen = 1,
-			     .msg_control = control.buf,
-			     .msg_controllen = CMSG_SPACE(sizeof(self)) };
-	struct cmsghdr *cmsg = CMSG_FIRSTHDR(&mh);
+	int r = sock_send(k->page->fd, &c->req, c->send_fd);
 
-	cmsg->cmsg_level = SOL_SOCKET;
-	cmsg->cmsg_type = SCM_CREDENTIALS;
-	cmsg->cmsg_len = CMSG_LEN(sizeof(self));
-	memcpy(CMSG_DATA(cmsg), &self, sizeof(self));
-	if (c->send_fd >= 0) {
-		mh.msg_controllen = sizeof(control.buf);
-		cmsg = CMSG_NXTHDR(&mh, cmsg);
-		cmsg->cmsg_level = SOL_SOCKET;
-		cmsg->cmsg_type = SCM_RIGHTS;
-		cmsg->cmsg_len = CMSG_LEN(sizeof(int));
-		memcpy(CMSG_DATA(cmsg), &c->send_fd, sizeof(int));
+	switch (r) {
+	case 0:
+		c->req.ctl_flags |= CTL_F_RETRY;
+		return 0;
+	case -ETOOMANYREFS:
+	case -ENOBUFS:
+		return ATTEMPT_FULL;
+	case -EBADF:
+	case -ENOTSOCK:
+		return can_send(c->send_fd) ? ATTEMPT_LOST : -EBADF;
+	case -EPIPE:
+	case -ECONNRESET:
+	case -ECONNREFUSED:
+	case -ENOTCONN:
+		return ATTEMPT_LOST;
+	default:
+		return r;
 	}
-	while (sendmsg(k->page->fd, &mh, MSG_NOSIGNAL) < 0) {
-		switch (errno) {
-		case EINTR:
-			continue;
-		case ETOOMANYREFS:
-		case ENOBUFS:
-			return ATTEMPT_FULL;
-		case EBADF:
-		case ENOTSOCK:
-			if (!can_send(c->send_fd))
-				return -EBADF;
-			return ATTEMPT_LOST;
-		case EPIPE:
-		case ECONNRESET:
-		case ECONNREFUSED:
-		case ENOTCONN:
-			return ATTEMPT_LOST;
-		default:
-			return -errno;
-		}
-	}
-	c->req.ctl_flags |= CTL_F_RETRY;
-	return 0;
 }
 
-/* The first descriptor of a message; all others are closed and counted. */
-static int collect_fds(struct msghdr *mh, int *ret_nr)
+/* Begin to ask which worker serves. Return: a socket; -ECONNREFUSED: none does; -errno. */
+static int ask_begin(struct kshared *k)
 {
-	int first = -1;
-
-	*ret_nr = 0;
-	for (struct cmsghdr *cmsg = CMSG_FIRSTHDR(mh); cmsg; cmsg = CMSG_NXTHDR(mh, cmsg)) {
-		size_t n;
-
-		if (cmsg->cmsg_level != SOL_SOCKET || cmsg->cmsg_type != SCM_RIGHTS)
-			continue;
-		n = (cmsg->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-		for (size_t i = 0; i < n; i++) {
-			int fd;
-
-			memcpy(&fd, CMSG_DATA(cmsg) + i * sizeof(int), sizeof(int));
-			if ((*ret_nr)++ == 0)
-				first = fd;
-			else
-				close(fd);
-		}
-	}
-	return first;
-}
-
-/* Wait until the answer is there, or at most @timeout_ms (0: for ever). */
-static int await_reply(int fd, int timeout_ms)
-{
-	int64_t until_ms = now_ms() + timeout_ms;
-	struct pollfd pfd = { .fd = fd, .events = POLLIN };
 	int r;
 
-	for (;;) {
-		int64_t left_ms = timeout_ms ? until_ms - now_ms() : -1;
+	cleanup_fd int fd = sock_dial(&k->page->where, 0, SOCK_NONBLOCK);
+	if (fd < 0)
+		return fd;
+	r = legacy_keep(&k->asking, fd);
+	if (r < 0)
+		return r;
+	say_hello(k->page, fd);
+	return take_fd(&fd);
+}
 
-		if (timeout_ms && left_ms < 0)
+/* Does what has come on @fd tell that the connection's own worker is not the one that serves? */
+static bool ask_end(const struct wiped *p, int fd)
+{
+	struct ctl_reply reply;
+
+	if (recv(fd, &reply, sizeof(reply), MSG_TRUNC) != sizeof(reply) ||
+	    reply.magic != CTL_MAGIC || reply.result < 0 || !reply.count)
+		return false;
+	return p->hello_seq || (p->generation && p->generation != reply.count);
+}
+
+/* Wait for an answer. Return: 0 it is there; ATTEMPT_LOST none will come; -ETIMEDOUT; -errno. */
+static int await_reply(struct kshared *k, int64_t until_ms)
+{
+	struct pollfd pfd[] = { { .fd = k->page->fd, .events = POLLIN },
+				{ .fd = -1, .events = POLLIN } };
+	int64_t now = now_ms(), ask_ms = now + ASK_MS;
+	bool lost = false;
+	int r;
+
+	for (;; now = now_ms()) {
+		if (now > until_ms)
 			return -ETIMEDOUT;
-		r = poll(&pfd, 1, (int)left_ms);
-		if (r > 0)
-			return 0;
+		if (now >= ask_ms) {
+			ask_ms = now + ASK_MS;
+			legacy_close(&k->asking);
+			pfd[1].fd = ask_begin(k);
+			lost = pfd[1].fd == -ECONNREFUSED;
+		}
+		/* What was answered before is looked at once more when the connection is lost. */
+		r = poll(pfd, 2, lost ? 0 : (int)((ask_ms < until_ms ? ask_ms : until_ms) - now));
 		if (r < 0 && errno != EINTR)
 			return -errno;
+		if (r < 0)
+			continue;
+		if (pfd[0].revents)
+			return 0;
+		if (lost)
+			return ATTEMPT_LOST;
+		if (pfd[1].revents) {
+			lost = ask_end(k->page, pfd[1].fd);
+			legacy_close(&k->asking);
+			pfd[1].fd = -1;
+		}
 	}
 }
 
+/* The answer to the request, or ATTEMPT_HELLO: the one to the CTL_HELLO before it. */
 static int receive_reply(struct kshared *k, struct call *c)
 {
+	struct wiped *p = k->page;
 	struct ctl_reply reply;
 	struct iovec iov[] = {
 		{ .iov_base = &reply, .iov_len = sizeof(reply) },
@@ -346,13 +359,14 @@ static int receive_reply(struct kshared *k, struct call *c)
 		struct cmsghdr align;
 	} control;
 	struct msghdr mh = { .msg_iov = iov, .msg_iovlen = 2 };
+	bool unread;
 	int nr_fds;
 	ssize_t n;
 
 	do {
 		mh.msg_control = control.buf;
 		mh.msg_controllen = sizeof(control.buf);
-		n = recvmsg(k->page->fd, &mh, MSG_CMSG_CLOEXEC);
+		n = recvmsg(p->fd, &mh, MSG_CMSG_CLOEXEC);
 	} while (n < 0 && errno == EINTR);
 	if (n < 0 &&
 	    (errno == ECONNRESET || errno == ENOTCONN || errno == EBADF || errno == ENOTSOCK))
@@ -360,11 +374,19 @@ static int receive_reply(struct kshared *k, struct call *c)
 	if (n < 0)
 		return -errno;
 
-	cleanup_fd int fd = collect_fds(&mh, &nr_fds);
+	cleanup_fd int fd = sock_collect_fds(&mh, &nr_fds);
 	if (n == 0)
 		return ATTEMPT_LOST;
+	if (p->hello_seq && (size_t)n == sizeof(reply) && reply.magic == CTL_MAGIC &&
+	    reply.seq == p->hello_seq) {
+		p->hello_seq = 0;
+		p->generation = reply.result < 0 ? 0 : reply.count;
+		return ATTEMPT_HELLO;
+	}
+	/* Without a look at the request it is refused, not named. */
+	unread = (size_t)n == sizeof(reply) && reply.seq == 0 && reply.result < 0;
 	if ((mh.msg_flags & MSG_TRUNC) || (size_t)n < sizeof(reply) || reply.magic != CTL_MAGIC ||
-	    reply.seq != c->req.seq || reply.body_len != (size_t)n - sizeof(reply) ||
+	    (reply.seq != c->req.seq && !unread) || reply.body_len != (size_t)n - sizeof(reply) ||
 	    reply.result > 0 || reply.result < -4095)
 		return -EPROTO;
 	if (mh.msg_flags & MSG_CTRUNC)
@@ -384,12 +406,8 @@ static int receive_reply(struct kshared *k, struct call *c)
 /* Send once and receive once. */
 static int attempt(struct kshared *k, struct call *c)
 {
+	int64_t until_ms = c->timeout_ms ? now_ms() + c->timeout_ms : INT64_MAX;
 	int r;
-
-	if (!c->reserve_fd && !c->timeout_ms) {
-		r = send_request(k, c);
-		return r ? r : receive_reply(k, c);
-	}
 
 	cleanup_fd int reserve = c->reserve_fd ? fcntl(k->page->fd, F_DUPFD_CLOEXEC, 0) : -1;
 	if (c->reserve_fd && reserve < 0)
@@ -397,12 +415,19 @@ static int attempt(struct kshared *k, struct call *c)
 	r = send_request(k, c);
 	if (r)
 		return r;
-	r = await_reply(k->page->fd, c->timeout_ms);
-	if (r < 0)
-		return r;
-	cleanup_close_p(&reserve);
-	reserve = -1;
-	return receive_reply(k, c);
+	do {
+		r = await_reply(k, until_ms);
+		legacy_close(&k->asking);
+		if (r)
+			return r;
+		/* In case that what comes next has the descriptor. */
+		if (!k->page->hello_seq) {
+			cleanup_close_p(&reserve);
+			reserve = -1;
+		}
+		r = receive_reply(k, c);
+	} while (r == ATTEMPT_HELLO);
+	return r;
 }
 
 /* conn_call() with the lock held. */
@@ -472,7 +497,8 @@ static int connection_new(struct kshared **ret, const char *where)
 	k = calloc(1, sizeof(*k));
 	if (!k)
 		return -ENOMEM;
-	atomic_init(&k->legacy_fd, -1);
+	atomic_init(&k->kept.fd, -1);
+	atomic_init(&k->asking.fd, -1);
 	k->page = mmap(NULL, sizeof(*k->page), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
 		       -1, 0);
 	if (k->page == MAP_FAILED) {
@@ -590,7 +616,8 @@ void kshared_disconnect(struct kshared *k)
 	if (!k)
 		return;
 	cancel_guard();
-	legacy_close(k);
+	legacy_close(&k->kept);
+	legacy_close(&k->asking);
 	munmap(k->page, sizeof(*k->page));
 	free(k->where);
 	free(k);

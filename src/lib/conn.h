@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/socket.h>
 
 #include "base/cleanup.h"
 #include "wire/ctl.h"
@@ -53,6 +54,11 @@ struct where {
 
 int where_capture(char **ret, bool *ret_own, const char *where);
 int where_resolve(struct where *ret, const char *where, bool own);
+
+/* sock.c: the socket below a connection. */
+int sock_dial(const struct where *where, int timeout_ms, int socket_flags);
+int sock_send(int sock, const struct ctl_request *req, int send_fd);
+int sock_collect_fds(struct msghdr *mh, int *ret_nr);
 
 /* request.c: parts of a request. */
 void call_init(struct call *c, enum ctl_op op);

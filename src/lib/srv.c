@@ -22,7 +22,7 @@
  *
  * Return: 0; -1 with errno: EBADF @fd is not open or is O_PATH; EEXIST; ELOOP @fd is a file of
  * the folder itself; EINVAL, ENAMETOOLONG a bad name or mode; EDQUOT, ENOSPC limits; EACCES;
- * and those of conn_call().
+ * EBUSY closing too many of the caller's descriptors hangs; and those of conn_call().
  */
 int ksrv_post(struct kshared *k, const char *name, int fd, mode_t mode)
 {

@@ -5,7 +5,7 @@
  * AF_UNIX SOCK_SEQPACKET; one packet is one message; native byte order, since both ends are one machine. The client sends a
  * struct ctl_request and waits for the struct ctl_reply with the same seq; one request is under way on a connection
  * at a time. A request's packet may be cut after the path (CTL_REQUEST_MIN + path_len bytes); a reply's packet is the
- * header and body_len bytes. At most one descriptor travels with a message: the posted one with
+ * header and body_len bytes. Before its first request the library sends CTL_HELLO, without waiting for the answer. At most one descriptor travels with a message: the posted one with
  * CTL_POST, the opened one with a good reply to CTL_OPEN and CTL_CREATE.
  *
  * Identity is the peer's: SO_PEERCRED and SO_PEERGROUPS when the connection is made, and the SCM_CREDENTIALS that the
@@ -28,7 +28,7 @@
 #define CTL_LIST_MAX 128 /* entries in one reply to CTL_LIST */
 
 enum ctl_op {
-	CTL_HELLO = 1, /* -> nothing: who is there */
+	CTL_HELLO = 1, /* -> count: which worker this is */
 	CTL_POST, /* path, mode, umask'd; descriptor -> nothing */
 	CTL_OPEN, /* path, oflags -> descriptor */
 	CTL_CREATE, /* path (mem), mode, size, flags (KMEM_*) -> descriptor */
@@ -73,9 +73,9 @@ struct ctl_request {
 struct ctl_reply {
 	uint32_t magic;
 	int32_t result; /* 0, or -errno */
-	uint64_t seq;
+	uint64_t seq; /* 0: refused unread */
 	uint32_t body_len;
-	uint32_t count; /* CTL_LIST: entries in the body; 0 at the end */
+	uint32_t count; /* CTL_LIST: entries in the body; 0 at the end. CTL_HELLO: workers so far, this one included */
 };
 
 /* One entry; struct kshared_entry in include/kshared.h says what the fields mean. */

@@ -48,6 +48,8 @@ struct keep_change {
 	uint64_t id;
 	uint32_t what; /* KEEP_PUT or KEEP_DEL */
 	uint32_t len;
+	uint32_t owner; /* of the entry */
+	uint32_t pad;
 };
 
 struct keep_query {
@@ -102,6 +104,7 @@ struct keep_item {
 #define SHM_WRITERS (1u << 16) /* a handle's word has the place in its low 16 bits */
 #define SHM_WRITERS_UID (SHM_WRITERS / 4) /* of one user */
 #define SHM_SLOTS 256
+#define SHM_OWNERS 1024 /* as in engine/aside */
 #define SHM_SLOT_BYTES (1u << 18) /* largest proxied transfer */
 
 struct shm_slot {
@@ -113,6 +116,12 @@ struct shm_slot {
 	uint32_t left; /* started by an earlier worker, which may still be dying */
 	uint32_t pad[7];
 	unsigned char data[SHM_SLOT_BYTES];
+};
+
+/* An owner's descriptors: how many were to be closed, and how many were. */
+struct shm_closing {
+	uint32_t given;
+	uint32_t closed;
 };
 
 struct shm_writer {
@@ -131,8 +140,8 @@ struct shm {
 	uint64_t poison; /* the request that it died of, and how often */
 	uint64_t poison_tries;
 	uint64_t busy; /* 0: the worker waits for events; else another number at each event */
-	uint64_t closing; /* descriptors that the keeper and its vaults are closing now, each in a thread */
-	uint64_t pad[55];
+	uint64_t pad[56];
+	struct shm_closing closing[SHM_OWNERS]; /* what the keeper and its vaults close */
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */

@@ -15,7 +15,9 @@ enum { RAW = 1, WITH_FD = 2, RETRY = 4, SAME_SEQ = 8, WHO = 0x30, WHICH_FD = 0xc
 
 static struct folder folder;
 static struct ctl *ctl;
-static struct ctl_answer answer;
+static const struct ctl_answer *answer;
+static struct ctl_call call;
+static unsigned int nr_answers;
 static uint64_t seq;
 
 static void status(void *ctx, struct ctl_status *ret)
@@ -46,25 +48,31 @@ static int some_fd(unsigned int which)
 	}
 }
 
+static void answered(struct ctl_call *c, struct ctl_answer *a)
+{
+	answer = a;
+	nr_answers++;
+}
+
 static void check(const struct ctl_request *m, bool raw)
 {
 	unsigned int want = access_wanted((int)m->oflags);
 
-	assert(answer.result <= 0 && answer.result > -1000);
-	assert(answer.body_len <= CTL_BODY_MAX);
-	assert(answer.count <= CTL_LIST_MAX);
-	if (answer.result < 0) {
-		assert(answer.fd < 0);
-		assert(answer.body_len == 0 && answer.count == 0);
+	assert(answer->result <= 0 && answer->result > -1000);
+	assert(answer->body_len <= CTL_BODY_MAX);
+	assert(answer->count <= CTL_LIST_MAX);
+	if (answer->result < 0) {
+		assert(answer->fd < 0);
+		assert(answer->body_len == 0 && answer->count == 0);
 	}
-	if (answer.fd < 0)
+	if (answer->fd < 0)
 		return;
 	assert(raw || m->op == CTL_OPEN || m->op == CTL_CREATE);
-	assert(fcntl(answer.fd, F_GETFD) == FD_CLOEXEC);
+	assert(fcntl(answer->fd, F_GETFD) == FD_CLOEXEC);
 	if (!raw && m->op == CTL_OPEN)
-		assert((access_wanted(fcntl(answer.fd, F_GETFL)) & ~want) == 0);
-	if (!answer.borrowed)
-		close(answer.fd);
+		assert((access_wanted(fcntl(answer->fd, F_GETFL)) & ~want) == 0);
+	if (!answer->borrowed)
+		close(answer->fd);
 }
 
 static void message(struct input *in)
@@ -98,7 +106,11 @@ static void message(struct input *in)
 		len = CTL_REQUEST_MIN + m.path_len;
 		memcpy(packet, &m, len);
 	}
-	ctl_handle(ctl, &creds[(how & WHO) >> 4], packet, len, fd, &answer);
+	call.answered = answered;
+	call.cred = &creds[(how & WHO) >> 4];
+	nr_answers = 0;
+	ctl_handle(ctl, &call, packet, len, fd);
+	assert(nr_answers == 1);
 	check(&m, how & RAW);
 }
 

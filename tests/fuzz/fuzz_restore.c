@@ -170,10 +170,10 @@ static void commits(struct input *in)
 	struct keep_snapshot head = { .version = KEEP_VERSION };
 	int fd = memfd_create("snapshot", MFD_CLOEXEC);
 	unsigned int fds = count_fds();
-	uint64_t closing = 0;
+	static struct shm_closing closing[SHM_OWNERS];
 	struct table *t;
 
-	assert(table_new(&t, 1000, &closing) == 0);
+	assert(table_new(&t, 1000, closing) == 0);
 	while (in->left) {
 		struct keep_commit m = { .op = KEEP_COMMIT };
 		unsigned int how = take_byte(in), len = take_byte(in) | (take_byte(in) & 15) << 8;

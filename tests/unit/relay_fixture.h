@@ -26,6 +26,7 @@ struct rig {
 	int ring_fd;
 	struct io_uring_params params;
 	struct shm_slot *slots;
+	unsigned int nr_slots;
 	struct relay *relay;
 };
 
@@ -48,16 +49,22 @@ static inline int64_t now_ms(void)
 /* Set by a test that wants relays without io_uring. */
 static bool without_ring;
 
-static inline void rig_init(struct rig *rig)
+static inline void rig_init_with(struct rig *rig, unsigned int nr_slots)
 {
 	signal(SIGPIPE, SIG_IGN);
 	rig->ring_fd = without_ring ? -1 : relay_ring_new(&rig->params);
 	if (rig->ring_fd < 0 && !without_ring)
 		fail_msg("no io_uring: %s", strerror(-rig->ring_fd));
-	rig->slots = mmap(NULL, NR_SLOTS * sizeof(struct shm_slot), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+	rig->nr_slots = nr_slots;
+	rig->slots = mmap(NULL, nr_slots * sizeof(struct shm_slot), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 			  -1, 0);
 	assert_ptr_not_equal(rig->slots, MAP_FAILED);
-	assert_int_equal(relay_new(&rig->relay, rig->ring_fd, &rig->params, rig->slots, NR_SLOTS), 0);
+	assert_int_equal(relay_new(&rig->relay, rig->ring_fd, &rig->params, rig->slots, nr_slots), 0);
+}
+
+static inline void rig_init(struct rig *rig)
+{
+	rig_init_with(rig, NR_SLOTS);
 }
 
 static inline void rig_deinit(struct rig *rig)
@@ -65,7 +72,7 @@ static inline void rig_deinit(struct rig *rig)
 	relay_free(rig->relay);
 	if (!without_ring)
 		assert_int_equal(close(rig->ring_fd), 0);
-	munmap(rig->slots, NR_SLOTS * sizeof(struct shm_slot));
+	munmap(rig->slots, rig->nr_slots * sizeof(struct shm_slot));
 }
 
 /* Let the relay work until *@count is @n, or fail. */

@@ -137,7 +137,7 @@ static inline void table_store_init(struct table_store *s, unsigned int max_fds)
 {
 	*s = (struct table_store){ 0 };
 	s->shm = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-	if (s->shm == MAP_FAILED || table_new(&s->table, max_fds, &s->shm->closing) < 0 ||
+	if (s->shm == MAP_FAILED || table_new(&s->table, max_fds, s->shm->closing) < 0 ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->channel) < 0 ||
 	    keep_new(&s->keep, s->channel[1], s->shm, table_store_lost) < 0 ||
 	    pthread_create(&s->thread, NULL, table_store_serve, s) != 0)

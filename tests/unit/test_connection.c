@@ -3,8 +3,8 @@
  * test_connection.c - the library's kept connection against a server that fails as a server can.
  *
  * The server runs in a process of its own, as the real one does, with a thread for each connection. It breaks the
- * connection before or after it has carried a request out, says ESTALE, or answers junk. However it fails, a call that
- * succeeded was carried out exactly once.
+ * connection before or after it has carried a request out, says ESTALE, answers junk, or keeps the connection and answers
+ * no more. However it fails, a call that succeeded was carried out exactly once.
  */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -26,6 +26,8 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -35,9 +37,10 @@
 #define NR_THREADS 4
 #define NR_CHILDREN 3
 #define NR_CALLS 400
+#define SLOW_SECONDS 5
 #define NR_NAMES (NR_CALLS * NR_THREADS * (NR_CHILDREN + 2))
 
-enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE };
+enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW, UNREAD };
 
 struct done {
 	uint64_t token;
@@ -49,6 +52,8 @@ struct done {
 /* Shared with the server's process. */
 struct control {
 	_Atomic int fault;
+	_Atomic unsigned int generation; /* connections of an earlier one are not answered any more */
+	_Atomic int nr_mute; /* so many connections will never be answered */
 	_Atomic unsigned int nr_connections;
 	_Atomic unsigned int nr_retries;
 	_Atomic unsigned int wrong; /* what no client may do */
@@ -120,6 +125,14 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 	int fault = m->op == CTL_HELLO ? NO_FAULT : atomic_load(&control->fault), nr_fds = m->op == CTL_OPEN;
 	size_t len;
 
+	if (fault == BREAK_ONCE) {
+		atomic_store(&control->fault, NO_FAULT);
+		return -1;
+	}
+	if (fault == SLOW)
+		sleep(SLOW_SECONDS);
+	if (m->op == CTL_HELLO)
+		reply.head.count = atomic_load(&control->generation);
 	if (m->op == CTL_STAT || m->op == CTL_OPEN)
 		reply.head.body_len = sizeof(reply.entry);
 	len = sizeof(reply.head) + reply.head.body_len;
@@ -165,6 +178,10 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 	case EXTRA_FD:
 		nr_fds++;
 		break;
+	case UNREAD:
+		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .result = -EBUSY };
+		send_reply(sock, &reply, sizeof(reply.head), 0);
+		return -1;
 	case STALE:
 		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .seq = m->seq, .result = -ESTALE };
 		len = sizeof(reply.head);
@@ -177,7 +194,8 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 static void *serve_one(void *arg)
 {
 	int sock = (int)(intptr_t)arg;
-	unsigned int seed = atomic_fetch_add(&control->nr_connections, 1);
+	unsigned int seed = atomic_fetch_add(&control->nr_connections, 1), generation = atomic_load(&control->generation);
+	bool mute = atomic_load(&control->nr_mute) > 0 && atomic_fetch_sub(&control->nr_mute, 1) > 0;
 	struct ctl_request m;
 	ssize_t n;
 
@@ -190,6 +208,12 @@ static void *serve_one(void *arg)
 			atomic_fetch_add(&control->wrong, 1);
 		if (m.ctl_flags & CTL_F_RETRY)
 			atomic_fetch_add(&control->nr_retries, 1);
+		if (mute || generation != atomic_load(&control->generation)) {
+			/* It hangs before or after it has done it. */
+			if (m.op == CTL_REMOVE && m.path[m.path_len - 1] % 2)
+				carry_out(&m);
+			continue;
+		}
 		if (answer(sock, &m, &seed) < 0)
 			break;
 	}
@@ -246,6 +270,8 @@ static int calm(void **state)
 {
 	alarm(100);
 	atomic_store(&control->fault, NO_FAULT);
+	atomic_store(&control->generation, 1);
+	atomic_store(&control->nr_mute, 0);
 	atomic_store(&control->nr_retries, 0);
 	for (int i = 0; i < NR_NAMES; i++)
 		atomic_store(&control->carried_out[i], 0);
@@ -439,6 +465,127 @@ static void test_a_server_that_never_believes(void **state)
 	kshared_disconnect(k);
 }
 
+static void on_alarm(int number)
+{
+}
+
+/* A signal every 300 ms, or none any more. */
+static void signals(bool on)
+{
+	struct sigaction action = { .sa_handler = on ? on_alarm : SIG_DFL };
+	struct itimerval every = { 0 };
+
+	if (on)
+		every.it_interval.tv_usec = every.it_value.tv_usec = 300000;
+	else
+		setitimer(ITIMER_REAL, &every, NULL);
+	sigaction(SIGALRM, &action, NULL);
+	if (on)
+		setitimer(ITIMER_REAL, &every, NULL);
+}
+
+static void test_a_worker_that_was_left_behind(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+
+	assert_non_null(k);
+	signals(true);
+	for (int i = 0; i < 2; i++) {
+		atomic_fetch_add(&control->generation, 1);
+		assert_int_equal(remove_number(k, i), 0);
+		assert_int_equal(atomic_load(&control->nr_retries), i + 1);
+	}
+	signals(false);
+	expect_once(0, 2);
+	kshared_disconnect(k);
+}
+
+static void test_a_worker_that_never_said_a_word(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+
+	assert_non_null(k);
+	atomic_store(&control->fault, BREAK_ONCE);
+	atomic_store(&control->nr_mute, 1);
+	assert_int_equal(remove_number(k, 1), 0);
+	expect_once(1, 1);
+	kshared_disconnect(k);
+}
+
+static void test_a_request_may_take_long(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+	unsigned int before;
+
+	assert_non_null(k);
+	assert_int_equal(remove_number(k, 1), 0);
+	before = atomic_load(&control->nr_connections);
+	atomic_store(&control->fault, SLOW);
+	assert_int_equal(remove_number(k, 2), 0);
+	expect_once(1, 2);
+	assert_int_equal(atomic_load(&control->nr_retries), 0);
+	/* It was asked about meanwhile. */
+	assert_true(atomic_load(&control->nr_connections) > before);
+	kshared_disconnect(k);
+}
+
+static unsigned int count_sockets(void)
+{
+	unsigned int n = 0;
+	struct stat st;
+
+	for (int fd = 0; fd < 256; fd++)
+		n += fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	return n;
+}
+
+static void *remove_one(void *arg)
+{
+	return (void *)(intptr_t)remove_number(arg, 1);
+}
+
+static void test_a_child_born_while_it_is_asked(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+	unsigned int sockets = count_sockets();
+	pthread_t caller;
+	void *result;
+	int status;
+	pid_t pid;
+
+	assert_non_null(k);
+	atomic_store(&control->fault, SLOW);
+	atomic_store(&control->nr_mute, NR_NAMES);
+	assert_int_equal(pthread_create(&caller, NULL, remove_one, k), 0);
+	while (count_sockets() == sockets)
+		usleep(10000);
+	usleep(100000);
+	pid = fork();
+	if (pid == 0) {
+		kshared_disconnect(k);
+		_exit(count_sockets() == sockets - 1 ? 0 : 1);
+	}
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+	pthread_join(caller, &result);
+	assert_null(result);
+	expect_once(1, 1);
+	kshared_disconnect(k);
+}
+
+static void test_a_request_that_is_refused_unread(void **state)
+{
+	struct kshared *k = kshared_connect(path);
+
+	assert_non_null(k);
+	atomic_store(&control->fault, UNREAD);
+	assert_int_equal(ksrv_post(k, "1", STDIN_FILENO, 0600), -1);
+	assert_int_equal(errno, EBUSY);
+	atomic_store(&control->fault, NO_FAULT);
+	assert_int_equal(remove_number(k, 1), 0);
+	kshared_disconnect(k);
+}
+
 static void test_nobody_serves(void **state)
 {
 	char where[128];
@@ -462,6 +609,11 @@ int main(void)
 		TEST(test_junk_is_an_error_and_then_over),
 		TEST(test_descriptors_are_just_those_asked_for),
 		TEST(test_a_server_that_never_believes),
+		TEST(test_a_worker_that_was_left_behind),
+		TEST(test_a_worker_that_never_said_a_word),
+		TEST(test_a_request_may_take_long),
+		TEST(test_a_child_born_while_it_is_asked),
+		TEST(test_a_request_that_is_refused_unread),
 		TEST(test_nobody_serves),
 	};
 

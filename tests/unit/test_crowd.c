@@ -81,12 +81,14 @@ static void test_more_writers_than_slots_keep_their_own_data(void **state)
 
 static struct fixture *starter;
 static struct crowd *started;
+static int nr_started;
 
+/* Half of them for each of the two who call. */
 static void start_the_crowd(struct relay_io *io, int result, const void *data)
 {
 	job_done(io, result, data);
-	for (int i = 0; i < MANY; i++)
-		start_read(&starter->rig, started->jobs[i], started->pipes[i][0], 10);
+	for (int end = nr_started + MANY / 2; nr_started < end; nr_started++)
+		start_read(&starter->rig, started->jobs[nr_started], started->pipes[nr_started][0], 10);
 }
 
 static void test_a_crowd_that_begins_inside_a_callback(void **state)
@@ -97,10 +99,12 @@ static void test_a_crowd_that_begins_inside_a_callback(void **state)
 	crowd_init(&c);
 	starter = f;
 	started = &c;
+	nr_started = 0;
 	put(c.pipes[MANY - 1][1], "last");
-	put(f->pipe[1], "go");
 	start_read(&f->rig, f->a, f->pipe[0], 10);
 	f->a->io.done = start_the_crowd;
+	put(f->pipe[1], "go");
+	run_until(&f->rig, &f->a->calls, 1);
 	start_read(&f->rig, f->b, f->sock[0], 10);
 	f->b->io.done = start_the_crowd;
 	put(f->sock[1], "go");
@@ -137,6 +141,139 @@ static void test_giving_up_while_queued(void **state)
 	crowd_deinit(&c);
 }
 
+/* One user's transfers, on descriptors that hang, and others'. */
+
+#define WIDE 64 /* slots, */
+#define SHARE (WIDE / 16) /* and what one owner may have of them */
+
+static void start_owned(struct rig *rig, struct job *j, uint32_t owner, int fd)
+{
+	j->calls = 0;
+	j->io = (struct relay_io){
+		.unique = 1, .owner = owner, .fd = fd, .offset = -1, .len = 10, .regular = true, .done = job_done
+	};
+	relay_start(rig->relay, &j->io);
+}
+
+static unsigned int slots_of(const struct rig *rig, uint32_t owner)
+{
+	unsigned int n = 0;
+
+	for (unsigned int i = 0; i < rig->nr_slots; i++)
+		n += rig->slots[i].unique && rig->slots[i].owner == owner;
+	return n;
+}
+
+static void shares(unsigned int nr_slots, unsigned int share)
+{
+	struct rig rig;
+	struct crowd c;
+
+	rig_init_with(&rig, nr_slots);
+	crowd_init(&c);
+	for (int i = 0; i < MANY - 2; i++)
+		start_owned(&rig, c.jobs[i], 7, c.pipes[i][0]);
+	assert_int_equal(slots_of(&rig, 7), share);
+	/* Another user, and one whose share is not counted. */
+	start_owned(&rig, c.jobs[MANY - 2], 8, c.pipes[MANY - 2][0]);
+	put(c.pipes[MANY - 2][1], "others");
+	run_until(&rig, &c.jobs[MANY - 2]->calls, 1);
+	start_owned(&rig, c.jobs[MANY - 1], 0, c.pipes[MANY - 1][0]);
+	put(c.pipes[MANY - 1][1], "others");
+	run_until(&rig, &c.jobs[MANY - 1]->calls, 1);
+	/* The queued ones have their data already, and yet go on only as the first ones end, in their order. */
+	for (unsigned int i = share; i < MANY - 2; i++)
+		put(c.pipes[i][1], "queued");
+	run_for(&rig, 20);
+	for (unsigned int i = 0; i < MANY - 2; i++)
+		assert_int_equal(c.jobs[i]->calls, 0);
+	put(c.pipes[0][1], "first");
+	for (unsigned int i = share; i < MANY - 2; i++) {
+		run_until(&rig, &c.jobs[i]->calls, 1);
+		assert_int_equal(c.jobs[i]->result, 6);
+		for (unsigned int k = i + 1; k < MANY - 2 && share == 1; k++)
+			assert_true(c.jobs[k]->calls <= c.jobs[k - 1]->calls);
+		assert_true(slots_of(&rig, 7) <= share);
+	}
+	for (unsigned int i = 1; i < share; i++) {
+		assert_int_equal(c.jobs[i]->calls, 0);
+		put(c.pipes[i][1], "last");
+		run_until(&rig, &c.jobs[i]->calls, 1);
+	}
+	assert_int_equal(slots_of(&rig, 7), 0);
+	crowd_deinit(&c);
+	rig_deinit(&rig);
+}
+
+static void test_one_owner_has_a_sixteenth(void **state)
+{
+	shares(WIDE, SHARE);
+}
+
+static void test_one_owner_has_one_slot_at_least(void **state)
+{
+	shares(NR_SLOTS, 1);
+}
+
+/* Far more than a stack could hold if each began inside the one before. */
+#define QUEUED 20000
+
+struct small {
+	struct relay_io io;
+	unsigned int number;
+};
+
+static unsigned int nr_finished;
+
+static void in_turn(struct relay_io *io, int result, const void *data)
+{
+	struct small *s = (struct small *)io;
+
+	assert_int_equal(result, 1);
+	/* Not at the same time, since one owner has one slot. */
+	assert_int_equal(s->number, nr_finished);
+	nr_finished++;
+}
+
+static void test_twenty_thousand_queued_at_once(void **state)
+{
+	struct small *all = calloc(QUEUED, sizeof(*all));
+	struct fixture *f = *state;
+	unsigned char *fill = numbered(100000);
+	int fd = memfd_create("test", MFD_CLOEXEC);
+
+	alarm(120);
+	put(fd, "x");
+	/* Half taken, it keeps its owner's slot. */
+	f->a->io = (struct relay_io){
+		.unique = 1, .owner = 7, .fd = f->pipe[1], .offset = -1, .data = fill, .len = 100000, .write = true,
+		.done = job_done
+	};
+	relay_start(f->rig.relay, &f->a->io);
+	run_for(&f->rig, 10);
+	assert_int_equal(f->a->calls, 0);
+	nr_finished = 0;
+	for (unsigned int i = 0; i < QUEUED; i++) {
+		all[i].number = i;
+		all[i].io = (struct relay_io){
+			.unique = 2 + i, .owner = 7, .fd = fd, .offset = 0, .len = 1, .regular = true, .done = in_turn
+		};
+		relay_start(f->rig.relay, &all[i].io);
+	}
+	assert_int_equal(nr_finished, 0);
+	assert_int_equal(read(f->pipe[0], fill, 65536), 65536);
+	while (nr_finished < QUEUED) {
+		struct pollfd p = { .fd = relay_fd(f->rig.relay), .events = POLLIN };
+
+		poll(&p, 1, 1000);
+		relay_dispatch(f->rig.relay);
+	}
+	assert_int_equal(f->a->calls, 1);
+	close(fd);
+	free(fill);
+	free(all);
+}
+
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
@@ -144,6 +281,9 @@ int main(void)
 		BOTH(test_more_writers_than_slots_keep_their_own_data),
 		BOTH(test_a_crowd_that_begins_inside_a_callback),
 		TEST(test_giving_up_while_queued),
+		cmocka_unit_test(test_one_owner_has_a_sixteenth),
+		cmocka_unit_test(test_one_owner_has_one_slot_at_least),
+		BOTH(test_twenty_thousand_queued_at_once),
 	};
 
 	return cmocka_run_group_tests(tests, NULL, NULL);

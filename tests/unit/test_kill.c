@@ -17,6 +17,7 @@
 #include <stdint.h>
 #include <cmocka.h>
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/ptrace.h>
@@ -42,7 +43,7 @@
 #define STRIDE 307
 #define STORMS 200
 #else
-#define STRIDE 3
+#define STRIDE 2
 #define STORMS 2000
 #endif
 
@@ -164,6 +165,13 @@ static void child_done(struct relay_io *io, int result, const void *data)
 	j->calls++;
 }
 
+/* What the request that waits would write. */
+static void fill(const struct fixture *f, unsigned char *out)
+{
+	for (size_t i = 0; i < CHUNK && f->write; i++)
+		out[i] = number(f->box->position + i);
+}
+
 /* The worker: carries out the request that waits; @more: and the following ones too. */
 static _Noreturn void child(struct fixture *f, bool stepped, bool more)
 {
@@ -174,6 +182,7 @@ static _Noreturn void child(struct fixture *f, bool stepped, bool more)
 	child_of = f;
 	if (relay_new(&relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, NR_SLOTS) < 0)
 		_exit(1);
+	fill(f, out);
 	if (stepped) {
 		ptrace(PTRACE_TRACEME, 0, NULL, NULL);
 		raise(SIGSTOP);
@@ -181,8 +190,6 @@ static _Noreturn void child(struct fixture *f, bool stepped, bool more)
 	do {
 		uint64_t unique = atomic_load(&f->box->unique);
 
-		for (size_t i = 0; i < sizeof(out) && f->write; i++)
-			out[i] = number(f->box->position + i);
 		j.calls = 0;
 		j.io = (struct relay_io){
 			.unique = unique,
@@ -194,10 +201,16 @@ static _Noreturn void child(struct fixture *f, bool stepped, bool more)
 			.done = child_done,
 		};
 		relay_start(relay, &j.io);
-		while (!j.calls)
+		while (!j.calls) {
+			struct pollfd p = { .fd = relay_fd(relay), .events = POLLIN };
+
+			poll(&p, 1, -1);
 			relay_dispatch(relay);
+		}
 		while (more && atomic_load(&f->box->unique) == unique)
-			;
+			sched_yield();
+		if (more)
+			fill(f, out);
 	} while (more);
 	_exit(0);
 }
@@ -326,6 +339,7 @@ static void storm(bool write, bool sockets)
 				drain(&f);
 			else
 				feed(&f);
+			sched_yield();
 		}
 		for (volatile unsigned int n = 0; n < spin;)
 			n = n + 1;

@@ -467,43 +467,6 @@ static void test_waiting_once_and_watching(void **state)
 	relay_wait_cancel(f->rig.relay, &always.wait);
 }
 
-struct called {
-	struct relay_call call;
-	unsigned int calls;
-	int result;
-};
-
-static void on_call(struct relay_call *c, int result)
-{
-	struct called *me = (struct called *)c;
-
-	me->calls++;
-	me->result = result;
-}
-
-static void test_calls_without_data(void **state)
-{
-	struct fixture *f = *state;
-	int fd = memfd_create("test", MFD_CLOEXEC);
-	struct called c = { .call.done = on_call };
-	struct stat st;
-
-	assert_int_equal(relay_fallocate(f->rig.relay, &c.call, fd, 0, 0, 123456), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, 0);
-	assert_int_equal(fstat(fd, &st), 0);
-	assert_int_equal(st.st_size, 123456);
-	c.calls = 0;
-	assert_int_equal(relay_fsync(f->rig.relay, &c.call, fd, true), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, 0);
-	c.calls = 0;
-	assert_int_equal(relay_fsync(f->rig.relay, &c.call, f->pipe[0], false), 0);
-	run_until(&f->rig, &c.calls, 1);
-	assert_int_equal(c.result, -EINVAL);
-	close(fd);
-}
-
 static void test_the_ring_can_do_nothing_else(void **state)
 {
 	struct fixture *f = *state;
@@ -543,7 +506,6 @@ int main(void)
 		BOTH(test_giving_up),
 		BOTH(test_answers_that_start_the_next_transfer),
 		BOTH(test_waiting_once_and_watching),
-		BOTH(test_calls_without_data),
 		TEST(test_a_counter_is_written),
 		TEST(test_a_file_that_hangs_can_be_given_up),
 		TEST(test_the_ring_can_do_nothing_else),

@@ -131,13 +131,13 @@ static bool no_pidfd(void)
 	return false;
 }
 
-static uint64_t closing;
+static struct shm_closing closing[SHM_OWNERS];
 
 static int setup(void **state)
 {
 	struct table *t;
 
-	assert_int_equal(table_new(&t, 1000, &closing), 0);
+	assert_int_equal(table_new(&t, 1000, closing), 0);
 	*state = t;
 	return 0;
 }
@@ -380,7 +380,7 @@ static void test_a_table_larger_than_a_process(void **state)
 	if (no_pidfd())
 		skip();
 	signal(SIGPIPE, SIG_IGN);
-	assert_int_equal(table_new(&t, 10, &closing), 0);
+	assert_int_equal(table_new(&t, 10, closing), 0);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock), 0);
 	for (unsigned int i = 1; i <= 95; i++)
 		assert_int_equal(put(t, i, "x", marked(i)), 0);
@@ -422,7 +422,7 @@ static void test_a_vault_that_was_killed(void **state)
 
 	if (no_pidfd())
 		skip();
-	assert_int_equal(table_new(&t, 2, &closing), 0);
+	assert_int_equal(table_new(&t, 2, closing), 0);
 	for (unsigned int i = 1; i <= 2; i++)
 		assert_int_equal(put(t, i, "x", marked(i)), 0);
 	snprintf(path, sizeof(path), "/proc/self/task/%d/children", (int)getpid());

@@ -40,6 +40,17 @@ static void test_create_then_lookup(void **state)
 	assert_int_equal(create(f, f->tree->root, "c", S_IFREG | 0600, NULL), -EPERM);
 }
 
+static void test_nothing_is_made_in_a_file(void **state)
+{
+	struct fixture *f = *state;
+	struct entry *e = file(f, f->box, "a");
+
+	assert_int_equal(create(f, e, "b", S_IFREG | 0600, NULL), -ENOTDIR);
+	assert_int_equal(create(f, e, "b", S_IFDIR | 0700, NULL), -ENOTDIR);
+	restart(f);
+	assert_non_null(tree_lookup(f->box, "a", 1));
+}
+
 static void test_names_that_cannot_be(void **state)
 {
 	struct fixture *f = *state;
@@ -576,6 +587,7 @@ int main(void)
 	const struct CMUnitTest tests[] = {
 		TEST(test_a_new_folder_has_a_directory_for_each_kind),
 		TEST(test_create_then_lookup),
+		TEST(test_nothing_is_made_in_a_file),
 		TEST(test_names_that_cannot_be),
 		TEST(test_a_kind_that_refuses_leaves_nothing),
 		TEST(test_a_new_entry_takes_the_descriptor_of_its_request),

@@ -100,7 +100,13 @@ _kshared()
 		fi
 		;;
 	rm) _kshared_path ;;
-	help) _kshared_words "up down status doctor ls srv mem rm" ;;
+	help)
+		case $verb in
+		"") _kshared_words "up down status doctor ls srv mem rm" ;;
+		srv) _kshared_words "post open rm" ;;
+		mem) _kshared_words "create seal rm" ;;
+		esac
+		;;
 	srv)
 		case $verb in
 		"") _kshared_words "post open rm --help" ;;

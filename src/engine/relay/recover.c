@@ -19,8 +19,8 @@ static bool in_flight(const struct relay *r, const struct shm_slot *s)
 {
 	if (r->epoll_fd >= 0)
 		return false;
-	return s->left == LEFT_RUNNING || (s->submitted >> 32 == s->progress >> 32 &&
-					   (int32_t)(*r->ring.sq.khead - (uint32_t)s->submitted) > 0);
+	return s->submitted >> 32 == s->progress >> 32 &&
+	       (s->left == LEFT_RUNNING || (int32_t)(*r->ring.sq.khead - (uint32_t)s->submitted) > 0);
 }
 
 void relay_recover(struct relay *r,
@@ -36,10 +36,8 @@ void relay_recover(struct relay *r,
 		if (cqe->user_data >> 56 == IS_SLOT && index < r->nr_slots) {
 			struct shm_slot *s = &r->slots[index];
 
-			if (s->unique && s->progress >> 32 == step) {
+			if (s->unique && s->progress >> 32 == step)
 				relay_record(s, cqe->res);
-				s->left = 0;
-			}
 		}
 		io_uring_cqe_seen(&r->ring, cqe);
 	}
@@ -55,26 +53,45 @@ void relay_recover(struct relay *r,
 			r->nr_busy++;
 			continue;
 		}
-		if (bytes > 0 && bytes <= SHM_SLOT_BYTES)
-			answer(ctx, s->unique, s->write, s->data, bytes);
+		if (bytes > 0 && bytes <= SHM_SLOT_BYTES && !answer(ctx, s->unique, s->write, s->data, bytes) && s->left) {
+			/* The last process may have had the request sent again, and it is on its way. */
+			s->left = LEFT_ENDED;
+			r->nr_left++;
+			r->nr_busy++;
+			continue;
+		}
 		s->unique = 0;
 		s->left = 0;
 	}
+}
+
+static void give_up(struct relay *r, struct shm_slot *s)
+{
+	s->unique = 0;
+	s->left = 0;
+	r->nr_left--;
+	r->nr_busy--;
 }
 
 bool relay_left_ended(struct relay *r, struct shm_slot *s)
 {
 	uint32_t n = (uint32_t)s->progress;
 
-	if (n && !r->answer(r->ctx, s->unique, s->write, s->data, n)) {
+	if (n && !r->answer(r->ctx, s->unique, s->write, s->data, n) && !r->all_came) {
 		s->left = LEFT_ENDED;
 		return false;
 	}
-	s->unique = 0;
-	s->left = 0;
-	r->nr_left--;
-	r->nr_busy--;
+	give_up(r, s);
 	return true;
+}
+
+void relay_all_came(struct relay *r)
+{
+	r->all_came = true;
+	for (unsigned int i = 0; i < r->nr_slots; i++)
+		if (r->slots[i].left == LEFT_ENDED && !r->slot_io[i])
+			give_up(r, &r->slots[i]);
+	relay_run_queue(r);
 }
 
 int relay_find_left(const struct relay *r, uint64_t unique)

@@ -20,14 +20,15 @@
 #define RING_ENTRIES 256
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
+#define KERNEL_WORKERS 512 /* more than can hang at a time: the slots bound that */
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
 {
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL, IORING_OP_FSYNC, IORING_OP_FALLOCATE,
-				       IORING_OP_CLOSE };
+				       IORING_OP_ASYNC_CANCEL };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
+	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
 	int fd, r;
 
@@ -44,6 +45,8 @@ int relay_ring_new(struct io_uring_params *params)
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
 	};
+	/* Without it files have four for each CPU, which a few that hang would fill. Before 5.15 they have. */
+	io_uring_register_iowq_max_workers(&ring, workers);
 	r = io_uring_register_restrictions(&ring, limits, sizeof(ops) + 1);
 	if (r == 0)
 		r = io_uring_enable_rings(&ring);
@@ -67,6 +70,7 @@ static int use_ring(struct relay *r, int ring_fd, const struct io_uring_params *
 	}
 	r->epoll_fd = -1;
 	/* What an earlier process had queued but not submitted is no longer meant. */
+	/* NOLINTNEXTLINE(clang-analyzer-core.NullDereference): io_uring_queue_mmap() has set it */
 	r->ring.sq.sqe_head = r->ring.sq.sqe_tail = *r->ring.sq.khead;
 	__atomic_store_n(r->ring.sq.ktail, *r->ring.sq.khead, __ATOMIC_RELEASE);
 	return 0;
@@ -262,7 +266,7 @@ static struct relay_io *next_queued(const struct relay *r)
 }
 
 /* A slot has become free. What that starts may end at once and come here again: the outer loop goes on with it. */
-static void run_queue(struct relay *r)
+void relay_run_queue(struct relay *r)
 {
 	struct relay_io *io;
 
@@ -283,7 +287,7 @@ static void free_slot(struct relay *r, int slot, bool file)
 	r->slot_io[slot] = NULL;
 	r->nr_busy--;
 	r->nr_files -= file;
-	run_queue(r);
+	relay_run_queue(r);
 }
 
 static void finish(struct relay_io *io, int result)
@@ -512,7 +516,7 @@ static void on_slot(struct relay *r, struct io_uring_cqe *cqe, uint32_t index, u
 	left = s->left;
 	if (left && !io) {
 		if (relay_left_ended(r, s))
-			run_queue(r);
+			relay_run_queue(r);
 		return;
 	}
 	r->nr_left -= left;
@@ -558,64 +562,6 @@ void relay_cancel(struct relay_io *io)
 	}
 }
 
-static int start_call(struct relay *r, struct relay_call *c, struct io_uring_sqe *sqe)
-{
-	int e = relay_take_item(r, c, &c->index);
-
-	if (e < 0) {
-		give_back(sqe);
-		return e;
-	}
-	sqe->user_data = name_of(IS_CALL, c->index, r->items[c->index].generation);
-	sqe->flags |= IOSQE_ASYNC;
-	submit(r);
-	return 0;
-}
-
-int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only)
-{
-	struct io_uring_sqe *sqe;
-
-	if (r->epoll_fd >= 0) {
-		int e = data_only ? fdatasync(fd) : fsync(fd);
-
-		c->done(c, e < 0 ? -errno : 0);
-		return 0;
-	}
-	sqe = get_sqe(r);
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_fsync(sqe, fd, data_only ? IORING_FSYNC_DATASYNC : 0);
-	return start_call(r, c, sqe);
-}
-
-int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len)
-{
-	struct io_uring_sqe *sqe;
-
-	if (r->epoll_fd >= 0) {
-		int e = fallocate(fd, mode, (off_t)offset, (off_t)len);
-
-		c->done(c, e < 0 ? -errno : 0);
-		return 0;
-	}
-	sqe = get_sqe(r);
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_fallocate(sqe, fd, mode, offset, len);
-	return start_call(r, c, sqe);
-}
-
-int relay_close(struct relay *r, struct relay_call *c, int fd)
-{
-	struct io_uring_sqe *sqe = r->epoll_fd < 0 ? get_sqe(r) : NULL;
-
-	if (!sqe)
-		return -EAGAIN;
-	io_uring_prep_close(sqe, fd);
-	return start_call(r, c, sqe);
-}
-
 void relay_dispatch(struct relay *r)
 {
 	struct io_uring_cqe *cqe;
@@ -649,12 +595,6 @@ void relay_dispatch(struct relay *r)
 				w->index = 0;
 			}
 			w->ready(w, res < 0 ? POLLERR : (unsigned int)res);
-		} else if (name >> 56 == IS_CALL && index < r->nr_items && r->items[index].generation == step &&
-			   r->items[index].who) {
-			struct relay_call *c = r->items[index].who;
-
-			relay_drop_item(r, index);
-			c->done(c, res);
 		}
 	}
 	r->reaping = false;

@@ -139,6 +139,9 @@ struct relay_io {
 	struct relay_io *prev, *next;
 };
 
+/** relay_all_came() - no request of an earlier process's transfers comes any more: what waits for one is given up. */
+void relay_all_came(struct relay *r);
+
 #define RELAY_AGAIN (1ULL << 63)
 
 /** relay_start() - begin a transfer; @io->done is called exactly once, perhaps before this returns. */
@@ -146,22 +149,5 @@ void relay_start(struct relay *r, struct relay_io *io);
 
 /** relay_cancel() - finish soon, with -EINTR unless bytes have moved; may call @io->done before it returns. */
 void relay_cancel(struct relay_io *io);
-
-/**
- * struct relay_call - a call without data; owned by the caller until @done.
- */
-struct relay_call {
-	void (*done)(struct relay_call *c, int result);
-	uint32_t index;
-};
-
-/** relay_fsync() - flush a file, perhaps only its data. Return: 0, @c->done follows; -errno. */
-int relay_fsync(struct relay *r, struct relay_call *c, int fd, bool data_only);
-
-/** relay_fallocate() - fallocate(2). Return: 0, @c->done follows; -errno. */
-int relay_fallocate(struct relay *r, struct relay_call *c, int fd, int mode, uint64_t offset, uint64_t len);
-
-/** relay_close() - close a descriptor whose close may hang. Return: 0, @c->done follows; -errno: it is still open. */
-int relay_close(struct relay *r, struct relay_call *c, int fd);
 
 #endif

@@ -9,7 +9,7 @@
 #include <engine/relay/relay.h>
 #include <liburing.h>
 
-enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CALL };
+enum { IS_NOTHING, IS_SLOT, IS_WAIT };
 
 /* Of a slot: an earlier process started its transfer, and the kernel still works on it, or has ended it since. */
 enum { LEFT_RUNNING = 1, LEFT_ENDED };
@@ -38,6 +38,7 @@ struct relay {
 	unsigned int nr_left; /* slots of an earlier process's transfers */
 	bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes);
 	void *ctx;
+	bool all_came;
 	bool reaping;
 	bool running;
 };
@@ -65,6 +66,9 @@ bool relay_left_ended(struct relay *r, struct shm_slot *s);
 
 /** relay_find_left() - the slot of an earlier process's transfer for this request. Return: its index; -1: none. */
 int relay_find_left(const struct relay *r, uint64_t unique);
+
+/** relay_run_queue() - slots have become free: start what waits for them. */
+void relay_run_queue(struct relay *r);
 
 /** relay_transferred() - one attempt at @io's transfer has ended with @res: bytes or -errno. */
 void relay_transferred(struct relay_io *io, int res);

@@ -17,6 +17,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#define QUICK_BLOCKS (32u << 10) /* of 512 bytes: to free more memory takes a while */
 #define SERIAL_MINOR 64 /* of major 4; those below are virtual consoles */
 
 enum fs_class {
@@ -135,6 +136,7 @@ static void character(int fd, const struct statx *st, struct fd_facts *ret)
 	ret->class = FD_STREAM;
 	if (major == 4 || major == 5 || (major >= 136 && major <= 143)) {
 		strcpy(ret->what, "tty");
+		ret->poll_waits = true;
 		/* /dev/tty and /dev/ptmx, opened again, are another terminal. */
 		ret->reopen = major != 5 && on_plain_fs(st);
 		/* A serial line is closed when it has sent what it was given. */
@@ -157,17 +159,24 @@ static bool lingers(int fd)
 	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger > 0;
 }
 
-enum closing closing_of(int fd, uint64_t own_dev)
+static bool polls_without_lock(int fd)
 {
-	struct fd_facts facts;
 	int domain;
 	socklen_t len = sizeof(domain);
 
-	if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0)
-		return domain == AF_UNIX || lingers(fd) ? CLOSE_LINGERS : CLOSE_AT_ONCE;
-	if (classify_fd(fd, &facts) < 0)
-		return CLOSE_AT_ONCE;
-	return facts.slow && !(own_dev && facts.dev == own_dev) ? CLOSE_HANGS : CLOSE_AT_ONCE;
+	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
+	       (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6 || domain == AF_NETLINK);
+}
+
+bool close_may_wait(int fd, uint64_t own_dev)
+{
+	struct statx st;
+
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_TYPE | STATX_BLOCKS, &st) < 0)
+		return true;
+	if (own_dev && makedev(st.stx_dev_major, st.stx_dev_minor) == own_dev)
+		return false;
+	return !S_ISREG(st.stx_mode) || fcntl(fd, F_GET_SEALS) < 0 || st.stx_blocks > QUICK_BLOCKS;
 }
 
 void cut_linger(int fd)
@@ -193,6 +202,7 @@ int classify_fd(int fd, struct fd_facts *ret)
 	switch (st.stx_mode & S_IFMT) {
 	case S_IFSOCK:
 		strcpy(ret->what, "socket");
+		ret->poll_waits = !polls_without_lock(fd);
 		ret->class = FD_STREAM;
 		ret->nowait = true;
 		break;

@@ -28,6 +28,7 @@ enum fd_class {
  * @nowait: RWF_NOWAIT is known to work both ways
  * @sealable: a memfd that can be given more seals
  * @write_sealed: a memfd that is sealed against (future) writing
+ * @poll_waits: polling it may wait for a lock that its holders can keep: terminals, sockets of unusual families
  * @dev: device number of its file system
  */
 struct fd_facts {
@@ -40,6 +41,7 @@ struct fd_facts {
 	uint8_t nowait;
 	uint8_t sealable;
 	uint8_t write_sealed;
+	uint8_t poll_waits;
 	uint64_t dev;
 };
 
@@ -49,21 +51,13 @@ struct fd_facts {
  */
 int classify_fd(int fd, struct fd_facts *ret);
 
-/* What close(2) of a descriptor may do. */
-enum closing {
-	CLOSE_AT_ONCE,
-	CLOSE_LINGERS, /* perhaps wait for a peer, if it is the last of this socket */
-	CLOSE_HANGS, /* perhaps wait for a file's server, always; nothing ends that, not even SIGKILL */
-};
-
 /**
- * closing_of() - what would close(2) of this descriptor do?
- * Closing a file flushes it, also when other descriptors of it remain. A socket may be told to linger, and so may one that waits
- * inside a UNIX socket to be received. A file of @own_dev (0: none) is closed at once.
+ * close_may_wait() - may close(2) of this descriptor last, or hang for ever, so that only a thread may do it?
+ * No: a memfd of at most 16 MiB; a file of @own_dev (0: none). All else can: see daemon/closer.h.
  */
-enum closing closing_of(int fd, uint64_t own_dev);
+bool close_may_wait(int fd, uint64_t own_dev);
 
-/** cut_linger() - let a socket that is to linger do so for a second at most. */
+/** cut_linger() - let a socket that is to linger do so for a second at most. May itself wait, for the socket's lock. */
 void cut_linger(int fd);
 
 #endif

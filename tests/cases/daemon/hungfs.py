@@ -62,9 +62,12 @@ class HungFs:
     def hang(self):
         os.write(self.hang_writer, b"x")
 
-    def end(self):
-        # With its server the connection ends, and whoever waits is let go.
+    def end_server(self):
+        """With its server the connection ends, and whoever waits is let go."""
         self.server.__exit__()
+
+    def end(self):
+        self.end_server()
         harness.libc.umount2(os.fsencode(self.directory), 2)
         for fd in (self.hang_reader, self.hang_writer):
             os.close(fd)

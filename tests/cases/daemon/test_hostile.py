@@ -450,6 +450,44 @@ class HungServer(Hostile):
         self.folder.kill_worker()
         self.others_are_served()
 
+    def ends(self, end):
+        """A folder of its own ends in time though a file that was posted there hangs; its keeper when that does."""
+        folder = harness.Folder()
+        self.addCleanup(folder.delete)
+        self.addCleanup(folder.force_down)
+        folder.start()
+        keeper, worker = folder.keeper_pid(), folder.worker_pid()
+        self.start(self.hold_a_posted_file, folder)
+        with harness.Connection(folder.dir) as library:
+            harness.wait_until(lambda: "early" in library.list("srv"), "the file is posted")
+        self.hung.hang()
+        started = time.monotonic()
+        end(folder, keeper)
+        harness.wait_until(lambda: not folder.is_mounted() and not os.path.exists(folder.socket()),
+                           "mount and socket are gone", timeout=10)
+        self.assertLess(time.monotonic() - started, 10 * harness.SCALE)
+        self.assertRefused(folder.cli("status"))
+        self.hung.end_server()
+        harness.wait_until(lambda: not harness.is_alive(keeper) and not harness.is_alive(worker),
+                           "keeper and worker end with the server", timeout=10)
+        # And a new one can begin there.
+        folder.process.wait(10)
+        folder.start()
+        self.assertEqual(sorted(os.listdir(folder.dir)), ["mem", "srv"])
+        self.assertEqual(folder.take_down(), [])
+
+    def hold_a_posted_file(self, folder):
+        fd = os.open(self.hung.path, os.O_RDWR)
+        with harness.Connection(folder.dir) as library:
+            library.srv_post("early", fd)
+        signal.pause()
+
+    def test_the_folder_can_be_ended_by_down(self):
+        self.ends(lambda folder, keeper: self.assertEqual(folder.cli("down", timeout=15).returncode, 0))
+
+    def test_the_folder_can_be_ended_by_a_signal(self):
+        self.ends(lambda folder, keeper: os.kill(keeper, signal.SIGTERM))
+
     def read(self, name):
         os.pread(os.open(self.path(f"srv/{name}"), os.O_RDONLY), 100, 0)
 
@@ -475,11 +513,14 @@ class HungServer(Hostile):
         for number in range(300):
             self.in_time(library.srv_remove, f"hung{number}")
         self.others_are_served()
-        # Descriptors of other files are still given back meanwhile.
+        # Others' descriptors are still given back meanwhile.
         reader, writer = os.pipe()
-        library.srv_post("pipe", writer)
+        def post_and_remove():
+            with harness.Connection(self.folder.dir) as connection:
+                connection.srv_post("pipe", writer)
+                connection.srv_remove("pipe")
+        harness.run_as(harness.USER_B, post_and_remove)
         os.close(writer)
-        library.srv_remove("pipe")
         self.assertEqual(harness.read_exactly(reader, 1), b"", "the writing end is closed")
 
 
@@ -511,10 +552,15 @@ class PageThatNeverComes(Hostile):
         got = []
         users = self.threads(1, lambda: got.append(os.read(held, 10)))
         self.others_are_served()
-        self.folder.kill_worker()
-        self.others_are_served(20)
-        self.folder.kill_worker()
-        self.others_are_served(20)
+        # Who has a connection gets his answers, though the one who accepted it hangs in its exit.
+        for number in range(2):
+            connections = [self.connect() for _ in range(3)]
+            self.folder.kill_worker()
+            self.others_are_served(20)
+            for connection in connections:
+                connection.srv_post(f"kept{number}", 0)
+                connection.srv_remove(f"kept{number}")
+        self.assertEqual(set(library.list("srv")), {"held"})
         self.assertEqual(got, [])
         self.bring_page()
         self.join_all(holder + users, 20)
@@ -688,7 +734,7 @@ class Exhaustion(Hostile):
     def failing(self, call, error):
         """While this lasts a system call of the worker fails."""
         worker = self.folder.worker_pid()
-        strace = subprocess.Popen(["strace", "-p", str(worker), "-e", f"trace={call}", "-e",
+        strace = subprocess.Popen(["strace", "-f", "-p", str(worker), "-e", f"trace={call}", "-e",
                                    f"inject={call}:error={error}", "-o", "/dev/null"],
                                   stderr=subprocess.PIPE, text=True)
         try:

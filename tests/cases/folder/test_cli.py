@@ -3,6 +3,7 @@
 
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -26,7 +27,7 @@ BAD = [
     (USAGE, "rm"), (USAGE, "rm -r srv/file"), (FAILED, "rm srv"), (FAILED, "rm mem"), (FAILED, "rm missing"),
     (FAILED, "rm srv/missing"), (FAILED, "rm srv/full"), (FAILED, "rm srv/.."), (FAILED, "rm ../srv/file"),
     (FAILED, "rm /srv/file"), (FAILED, "rm srv/file/"), (FAILED, "rm srv/{longname}"), (FAILED, "rm mem/sealed/x"),
-    (USAGE, "help no-such-command"), (USAGE, "help ls srv"),
+    (USAGE, "help no-such-command"), (USAGE, "help ls srv"), (USAGE, "help srv seal"), (USAGE, "help srv post x"),
     (USAGE, "srv"), (USAGE, "srv no-such-command"), (USAGE, "srv --json"),
     (USAGE, "srv post"), (USAGE, "srv post x"), (USAGE, "srv post --fd 0"), (USAGE, "srv post x y --fd 0"),
     (USAGE, "srv post x --fd"), (USAGE, "srv post x --fd 0 --file {file}"), (USAGE, "srv post x --fd 0 --fd 0"),
@@ -143,6 +144,11 @@ class BadInput(CliCase):
                 self.assertEqual(done.returncode, expected, done.stderr)
                 self.assertEqual(done.stderr.count("\n"), 1, "one sentence")
                 self.assertEqual(self.listing(), before)
+
+    def test_what_is_missing_is_named(self):
+        for words in ("srv post missing/x --fd 0", "mem create missing/x 1"):
+            self.assertIn("there is no such board", self.cli(*words.split()).stderr)
+        self.assertIn("there is no such entry", self.cli("srv", "rm", "missing").stderr)
 
     def test_empty_words(self):
         before = self.listing()
@@ -274,6 +280,8 @@ class GoodInput(CliCase):
             self.assertEqual(self.ok(command, "--help"), self.ok("help", command))
             self.assertEqual(self.ok(command, "-h"), self.ok("help", command))
         self.assertEqual(self.ok("--help"), text)
+        for words in (("srv", "post"), ("srv", "rm"), ("mem", "seal")):
+            self.assertEqual(self.ok("help", *words), self.ok("help", words[0]))
         self.assertRegex(self.ok("--version"), r"^kshared \d")
 
     def test_post_a_file_in_every_way(self):
@@ -352,10 +360,13 @@ class GoodInput(CliCase):
             self.assertEqual(os.stat(self.path("mem", "sized")).st_size, expected)
             self.ok("rm", "mem/sized")
 
-    def test_the_umask_counts(self):
-        self.ok("srv", "post", "masked", "--fd", "0", "--mode", "666", umask=0o027)
-        self.assertEqual(os.stat(self.path("srv", "masked")).st_mode & 0o777, 0o640)
-        self.ok("rm", "srv/masked")
+    def test_a_mode_is_meant_exactly_and_the_default_less_the_umask(self):
+        for words, expected in (([], 0o400), (["--mode", "666"], 0o666), (["--mode", "640"], 0o640)):
+            self.ok("srv", "post", "masked", "--fd", "0", *words, umask=0o227)
+            self.ok("mem", "create", "masked", "1", *words, umask=0o227)
+            for kind in ("srv", "mem"):
+                self.assertEqual(os.stat(self.path(kind, "masked")).st_mode & 0o777, expected)
+                self.ok("rm", f"{kind}/masked")
 
     def test_boards(self):
         os.mkdir(self.path("srv", "b"))
@@ -363,6 +374,15 @@ class GoodInput(CliCase):
         self.assertEqual(self.ok("ls", "srv/b"), "inner\n")
         self.ok("rm", "srv/b/inner", "srv/b")
         self.assertFalse(os.path.exists(self.path("srv", "b")))
+
+    def test_status_tells_the_limits_that_hold(self):
+        """The user who runs the daemon has none of his own."""
+        own = json.loads(self.ok("status", "--json"))
+        self.assertEqual((own["max_entries_uid"], own["max_bytes_uid"]), (0, 0))
+        self.assertEqual(len(re.findall(r"^  yours +\d+, no limit$", self.ok("status"), re.M)), 2)
+        other = harness.run_as(harness.USER_A, lambda: json.loads(self.ok("status", "--json")))
+        self.assertEqual(other["max_entries_uid"], 65536)
+        self.assertGreater(other["max_bytes_uid"], 0)
 
     def test_where_the_folder_is(self):
         """--at, then $KSHARED_SOCKET, then $KSHARED_DIR; a folder or its socket."""
@@ -503,6 +523,7 @@ class Completion(CliCase):
         self.assertEqual(self.complete("st"), {"status"})
         self.assertLessEqual({"post", "open", "rm"}, self.complete("srv", ""))
         self.assertLessEqual({"create", "seal", "rm"}, self.complete("mem", ""))
+        self.assertEqual(self.complete("help", "srv", ""), {"post", "open", "rm"})
         self.assertEqual(self.complete("zzz"), set())
 
     def test_options(self):

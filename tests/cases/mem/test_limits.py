@@ -95,6 +95,7 @@ class Limits(MemCase):
             os.pwrite(fd, b"x", 20 * MIB)
             os.close(fd)
             harness.wait_until(lambda: self.used_here() == 20 * MIB + 1, "the close is noticed")
+            harness.wait_until(lambda: self.is_sealed(self.name()), "it is sealed")
             fd = os.open(self.mem(), os.O_RDWR)
             self.assertErrno(errno.EPERM, os.pwrite, fd, b"x", 20 * MIB + 1)
             self.assertEqual(os.pwrite(fd, b"y", 1000), 1, "what is there can be written")
@@ -104,6 +105,10 @@ class Limits(MemCase):
 
         self.as_user(inside)
         self.gone(self.mem(), self.mem("-other"))
+
+    def is_sealed(self, name):
+        with harness.Connection(self.folder.dir) as connection:
+            return connection.stat("mem/" + name).seals & harness.KMEM_SEAL_GROW
 
     def used_here(self):
         with harness.Connection(self.folder.dir) as connection:
@@ -129,7 +134,6 @@ class Limits(MemCase):
             fd = connection.mem_create(self.name(suffix), 0, mode, harness.KMEM_RESIZABLE)
             os.ftruncate(fd, size)
             connection.stat("mem/" + self.name(suffix))
-            return connection.stat("mem/" + self.name(suffix)).seals
 
     def ordinary_use(self, suffix):
         """Growing by all ways, with every object open to more growth afterwards."""
@@ -153,7 +157,8 @@ class Limits(MemCase):
     def test_a_sparse_object_takes_no_room_of_others(self):
         """A size that costs nothing, and sums of such sizes."""
         for number, size in enumerate((1 << 62, (1 << 63) - 1, (1 << 63) - 1, (1 << 63) - 1)):
-            self.assertTrue(self.as_user(lambda n=number, s=size: self.sparse(f"-{n}", s)) & harness.KMEM_SEAL_GROW)
+            self.as_user(lambda n=number, s=size: self.sparse(f"-{n}", s))
+            harness.wait_until(lambda n=number: self.is_sealed(self.name(f"-{n}")), "it is sealed")
             self.assertEqual(self.connect().status().bytes, 16 * MIB, "his limit, and no more")
             self.assertErrnoAs(harness.USER_A, errno.EDQUOT, lambda: harness.Connection(self.folder.dir).mem_create(
                 self.name("-more"), 1))
@@ -167,7 +172,8 @@ class Limits(MemCase):
         """It counts with the memory that it has; and is sealed, but nobody else's is."""
         self.as_user(lambda: self.sparse("-a", 16 * MIB))
         self.as_user(lambda: self.sparse("-b", 5 * MIB), harness.USER_B)
-        self.assertTrue(self.as_user(lambda: self.sparse("-c", 4 * MIB), harness.USER_C) & harness.KMEM_SEAL_GROW)
+        self.as_user(lambda: self.sparse("-c", 4 * MIB), harness.USER_C)
+        harness.wait_until(lambda: self.is_sealed(self.name("-c")), "it is sealed")
         self.assertEqual(self.used(harness.USER_C), 0)
         self.as_user(lambda: os.pwrite(os.open(self.mem("-c"), os.O_RDWR), b"x" * MIB, 0), harness.USER_C)
         harness.wait_until(lambda: os.stat(self.mem("-c")) and self.used(harness.USER_C) == MIB, "what it has counts")
@@ -186,7 +192,7 @@ class Limits(MemCase):
         def grow():
             with harness.Connection(self.folder.dir) as connection:
                 os.ftruncate(connection.mem_open(self.name()), 1 << 62)
-                self.assertTrue(connection.stat("mem/" + self.name()).seals & harness.KMEM_SEAL_GROW)
+                harness.wait_until(lambda: self.is_sealed(self.name()), "it is sealed")
 
         self.as_user(grow)
         self.assertEqual(self.connect().status().bytes, 4096)

@@ -264,6 +264,16 @@ class RealMount(SrvfsCase):
         self.assertIn("'bogus'", done.stderr)
         self.assertFalse(os.path.ismount(inner))
 
+    def test_the_helper_explains_itself(self):
+        for option, expected in (("--help", r"usage: mount\.srvfs none DIR .*\n"), ("--version", r"mount\.srvfs \d.*\n")):
+            done = self.helper(option)
+            self.assertEqual((done.returncode, done.stderr), (0, ""))
+            self.assertRegex(done.stdout, rf"\A{expected}\Z")
+        for option in ("--bogus", "-x", "-o"):
+            done = self.helper(option)
+            self.assertEqual(done.returncode, 1)
+            self.assertRegex(done.stderr, rf"\Amount\.srvfs: {option}: unknown option.*\n\Z")
+
 
 class Classic(SrvfsCase):
     """The two scripts that came with srvfs, with what they should have checked."""

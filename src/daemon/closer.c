@@ -1,0 +1,49 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * closer.c - see closer.h.
+ */
+#include <daemon/closer.h>
+#include <engine/aside/aside.h>
+#include <engine/remote/classify.h>
+#include <stdlib.h>
+#include <unistd.h>
+#include <wire/keep.h>
+
+_Static_assert(ASIDE_OWNERS == SHM_OWNERS, "a count for each");
+
+struct job {
+	struct aside_job job;
+	struct shm_closing *count;
+	int fd;
+};
+
+static void work(struct aside_job *job)
+{
+	struct job *j = (struct job *)job;
+
+	cut_linger(j->fd);
+	close(j->fd);
+	__atomic_add_fetch(&j->count->closed, 1, __ATOMIC_RELAXED);
+}
+
+static void done(struct aside_job *job)
+{
+	free(job);
+}
+
+void closer_close(struct closer *c, uid_t owner, int fd, uint64_t own_dev)
+{
+	struct job *j;
+
+	if (!close_may_wait(fd, own_dev)) {
+		close(fd);
+		return;
+	}
+	/* Without memory it stays open: that is a leak, and no hang. */
+	j = malloc(sizeof(*j));
+	if (!j)
+		return;
+	*j = (struct job){ .job = { .work = work, .done = done }, .count = &c->counts[aside_bucket(owner)], .fd = fd };
+	__atomic_add_fetch(&j->count->given, 1, __ATOMIC_RELAXED);
+	aside_start(c->aside, &j->job, owner);
+}
