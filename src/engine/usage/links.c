@@ -109,13 +109,13 @@ static void take_out(struct stripe *s, size_t hole)
 }
 
 int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
-	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_first)
+	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_last, bool *ret_first)
 {
 	struct stripe *s = &l->stripes[hash_of(dev, ino) % STRIPES];
 	struct link *k;
 	int r;
 
-	*ret_top = NO_TOP;
+	*ret_last = *ret_first = false;
 	pthread_mutex_lock(&s->lock);
 	r = make_room(s);
 	if (r == 0) {
@@ -135,6 +135,7 @@ int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, cons
 		}
 		if (++k->seen >= nlink) {
 			*ret_top = k->top;
+			*ret_last = true;
 			take_out(s, (size_t)(k - s->at));
 		}
 	}

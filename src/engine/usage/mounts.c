@@ -10,6 +10,7 @@
  */
 #include <engine/usage/usage_internal.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -76,12 +76,12 @@ int links_new(struct links **ret);
  * @nlink: how many it has
  * @top: below which entry
  * @before: is the first entry's name before the second's?
- * @ret_top: when all its names have been seen: for which entry it counts. Else NO_TOP: it is remembered
+ * @ret_last: all its names have been seen; @ret_top: for which entry it counts. Else it is remembered
  * @ret_first: this is the first of its names that was met
  * Return: 0; -ENOMEM.
  */
 int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
-	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_first);
+	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_last, bool *ret_first);
 
 /** links_rest() - call @each for every file of which not all names were met. */
 void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum), void *ctx);
@@ -102,5 +102,90 @@ bool mounts_skip(const struct mounts *m, uint64_t id);
 
 /** mounts_free() - @m may be NULL. */
 void mounts_free(struct mounts *m);
+
+/*
+ * walk.c: the threads.
+ */
+#define TOP_CHUNKS 24
+
+/* An entry of the directory itself that has parts, or names elsewhere. */
+struct top {
+	struct usage_sum sum;
+	uint32_t mode;
+	char *name;
+};
+
+/*
+ * A directory that is to be read, is read, or has sub-directories that are.
+ * @fd: -1: not opened yet, or closed again
+ * @users: who need @fd: its reader, and sub-directories that are not opened yet
+ * @at: where to go on
+ */
+struct dir {
+	struct dir *parent;
+	struct dir *below; /* on the stack */
+	int fd;
+	unsigned int refs;
+	unsigned int users;
+	uint32_t top;
+	uint32_t depth;
+	bool entered; /* its own size is counted */
+	uint64_t dev;
+	int64_t at;
+	char name[];
+};
+
+struct worker {
+	struct usage *u;
+	pthread_mutex_t lock;
+	struct dir *stack; /* the newest first */
+	unsigned int nr;
+	struct usage_sum seen; /* for usage_progress() */
+	unsigned char *buffer;
+};
+
+struct usage {
+	struct usage_options o;
+	int fd;
+	struct worker *workers;
+	unsigned int nr_workers;
+	unsigned int nr_running;
+	unsigned int nr_idle;
+	uint64_t nr_pending;
+	uint32_t deep; /* levels of which every descriptor is kept */
+	bool stop;
+	int failed; /* -ENOMEM */
+	pthread_mutex_t idle_lock;
+	pthread_cond_t wake;
+	pthread_mutex_t error_lock;
+	struct usage_error errors[USAGE_ERRORS];
+	uint64_t nr_errors;
+	uint64_t nr_vanished;
+	char **skipped;
+	size_t nr_skipped;
+	struct top *chunks[TOP_CHUNKS];
+	uint32_t nr_tops;
+	uint64_t nr_entries;
+	uint64_t root_dev;
+	struct usage_sum rest; /* the directory itself */
+	struct largest largest;
+	struct links *links;
+	struct mounts *mounts;
+};
+
+/** usage_top() - an entry of the directory itself. */
+struct top *usage_top(const struct usage *u, uint32_t i);
+
+/** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
+void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
+
+/** usage_dir() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
+struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top);
+
+/** usage_push() - have it read; nr_pending has counted it. */
+void usage_push(struct worker *w, struct dir *d);
+
+/** usage_thread() - of a struct worker: work until there is no more. */
+void *usage_thread(void *worker);
 
 #endif
