@@ -431,8 +431,8 @@ static int loop(struct worker *w)
 		if (r == 0) {
 			__atomic_store_n(&w->shm->busy, 0, __ATOMIC_RELAXED);
 			r = sd_event_wait(w->event, UINT64_MAX);
-			__atomic_store_n(&w->shm->busy, ++beat, __ATOMIC_RELAXED);
 		}
+		__atomic_store_n(&w->shm->busy, ++beat, __ATOMIC_RELAXED);
 		if (r > 0)
 			r = sd_event_dispatch(w->event);
 	}

@@ -26,7 +26,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
 #include <sys/time.h>
 #include <sys/un.h>
 #include <sys/wait.h>
@@ -531,11 +530,13 @@ static void test_a_request_may_take_long(void **state)
 
 static unsigned int count_sockets(void)
 {
+	char link[32], what[8] = "";
 	unsigned int n = 0;
-	struct stat st;
 
-	for (int fd = 0; fd < 256; fd++)
-		n += fstat(fd, &st) == 0 && S_ISSOCK(st.st_mode);
+	for (int fd = 0; fd < 256; fd++) {
+		snprintf(link, sizeof(link), "/proc/self/fd/%d", fd);
+		n += readlink(link, what, sizeof(what) - 1) > 0 && strcmp(what, "socket:") == 0;
+	}
 	return n;
 }
 
