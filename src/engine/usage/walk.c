@@ -58,7 +58,7 @@ static uint32_t new_top(struct usage *u, const char *name, uint32_t mode)
 	unsigned int k = 31u - (unsigned int)__builtin_clz(i / FIRST_CHUNK + 1);
 	struct top *t;
 
-	if (k >= CHUNKS)
+	if (k >= TOP_CHUNKS)
 		return NO_TOP;
 	if (!u->chunks[k]) {
 		u->chunks[k] = calloc((size_t)FIRST_CHUNK << k, sizeof(struct top));
