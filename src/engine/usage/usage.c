@@ -56,6 +56,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
 	pthread_cond_init(&u->wake, &attr);
+	pthread_cond_init(&u->ended, &attr);
 	pthread_condattr_destroy(&attr);
 	largest_init(&u->largest, o->top, o->by);
 	u->fd = open(dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
@@ -123,7 +124,7 @@ static void wait_for_threads(struct usage *u)
 			until.tv_sec++;
 			until.tv_nsec -= 1000000000;
 		}
-		pthread_cond_timedwait(&u->wake, &u->idle_lock, &until);
+		pthread_cond_timedwait(&u->ended, &u->idle_lock, &until);
 		patience += __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&u->idle_lock);
@@ -254,6 +255,7 @@ void usage_free(struct usage *u, struct usage_result *r)
 	if (u->fd >= 0)
 		close(u->fd);
 	pthread_cond_destroy(&u->wake);
+	pthread_cond_destroy(&u->ended);
 	pthread_mutex_destroy(&u->idle_lock);
 	pthread_mutex_destroy(&u->error_lock);
 	free(u);

@@ -156,7 +156,8 @@ struct usage {
 	bool stop;
 	int failed; /* -ENOMEM */
 	pthread_mutex_t idle_lock;
-	pthread_cond_t wake;
+	pthread_cond_t wake; /* there is work, or no more will come */
+	pthread_cond_t ended; /* a thread has */
 	pthread_mutex_t error_lock;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;

@@ -592,7 +592,7 @@ static struct dir *wait_for_work(struct worker *w)
 		d = steal(w);
 		if (d || __atomic_load_n(&u->nr_pending, __ATOMIC_SEQ_CST) == 0)
 			break;
-		clock_gettime(CLOCK_REALTIME, &until);
+		clock_gettime(CLOCK_MONOTONIC, &until);
 		until.tv_sec++;
 		pthread_cond_timedwait(&u->wake, &u->idle_lock, &until);
 	}
@@ -617,7 +617,7 @@ void *usage_thread(void *arg)
 	}
 	pthread_mutex_lock(&u->idle_lock);
 	u->nr_running--;
-	pthread_cond_broadcast(&u->wake);
+	pthread_cond_signal(&u->ended);
 	pthread_mutex_unlock(&u->idle_lock);
 	return NULL;
 }
