@@ -151,6 +151,12 @@ static int collect(struct usage *u, struct usage_result *ret)
 
 	links_rest(u->links, count_rest, u);
 	ret->total = load(&u->rest);
+	for (unsigned int i = 0; i < u->nr_workers; i++)
+		for (unsigned int k = 0; k < u->o.nr_owners; k++) {
+			struct usage_sum s = load(&u->workers[i].owned[k]);
+
+			usage_add(&ret->owned[k], &s);
+		}
 	for (uint32_t i = 0; i < n && r == 0; i++) {
 		const struct top *t = usage_top(u, i);
 		struct usage_sum s = load(&t->sum);

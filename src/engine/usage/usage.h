@@ -28,9 +28,19 @@
 #include <sys/stat.h>
 
 #define USAGE_ERRORS 20 /* so many are told in full; the others are counted */
+#define USAGE_OWNERS 4
 
 /** enum usage_by - what is added up: bytes on disk (blocks), bytes by the files' own word (size), or files. */
 enum usage_by { USAGE_DISK, USAGE_APPARENT, USAGE_COUNT };
+
+/**
+ * struct usage_owner - what a quota is charged for: the files of a user or a group, or all; those on the directory's own file
+ * system only, since a quota is one file system's.
+ */
+struct usage_owner {
+	enum { USAGE_OF_USER, USAGE_OF_GROUP, USAGE_OF_ALL } what;
+	uint32_t id;
+};
 
 /**
  * struct usage_options - what to count, and how.
@@ -41,6 +51,7 @@ enum usage_by { USAGE_DISK, USAGE_APPARENT, USAGE_COUNT };
  * @files: the largest files anywhere below, rather than the largest entries
  * @excludes: fnmatch(3) patterns of what is left out, NULL at the end; one with a slash is compared with the path below
  *	the directory, one without with the last name; NULL: none
+ * @owners: what is counted apart; @nr_owners: at most USAGE_OWNERS
  */
 struct usage_options {
 	size_t top;
@@ -50,6 +61,8 @@ struct usage_options {
 	bool one_fs;
 	bool files;
 	const char *const *excludes;
+	struct usage_owner owners[USAGE_OWNERS];
+	unsigned int nr_owners;
 };
 
 /** struct usage_sum - what was counted: bytes on disk, bytes by size, files and directories. */
@@ -81,6 +94,7 @@ struct usage_error {
  * struct usage_result - the answer; freed by usage_free().
  * @items: @nr_items of them, largest first
  * @total: everything that was counted, with the directory itself
+ * @owned: what was counted for each of the owners asked for
  * @nr_entries: entries of the directory
  * @errors: the first of them; @nr_errors: how many there were: that much is missing in the sums
  * @nr_vanished: entries that were gone when they were looked at
@@ -91,6 +105,7 @@ struct usage_result {
 	struct usage_item *items;
 	size_t nr_items;
 	struct usage_sum total;
+	struct usage_sum owned[USAGE_OWNERS];
 	uint64_t nr_entries;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;

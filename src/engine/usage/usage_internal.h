@@ -141,6 +141,7 @@ struct worker {
 	struct dir *stack; /* the newest first */
 	unsigned int nr;
 	struct usage_sum seen; /* for usage_progress() */
+	struct usage_sum owned[USAGE_OWNERS];
 	unsigned char *buffer;
 };
 

@@ -34,6 +34,7 @@
 #define FIRST_CHUNK 256 /* entries of the directory itself, in the first chunk of them */
 #define FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 #define MASK (STATX_TYPE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MNT_ID)
+#define MASK_OWNER (STATX_UID | STATX_GID)
 
 struct dirent64_ {
 	uint64_t ino;
@@ -93,12 +94,32 @@ void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum)
 	add_atomic(top == NO_TOP ? &u->rest : &usage_top(u, top)->sum, sum);
 }
 
-/* For usage_progress(). */
-static void saw(struct worker *w, const struct usage_sum *s)
+/* What is asked about each file. */
+static unsigned int mask_of(const struct usage *u)
 {
-	__atomic_store_n(&w->seen.disk, w->seen.disk + s->disk, __ATOMIC_RELAXED);
-	__atomic_store_n(&w->seen.apparent, w->seen.apparent + s->apparent, __ATOMIC_RELAXED);
-	__atomic_store_n(&w->seen.count, w->seen.count + s->count, __ATOMIC_RELAXED);
+	return MASK | (u->o.nr_owners ? MASK_OWNER : 0);
+}
+
+/* To a sum of this thread's, which others read. */
+static void add_own(struct usage_sum *to, const struct usage_sum *s)
+{
+	__atomic_store_n(&to->disk, to->disk + s->disk, __ATOMIC_RELAXED);
+	__atomic_store_n(&to->apparent, to->apparent + s->apparent, __ATOMIC_RELAXED);
+	__atomic_store_n(&to->count, to->count + s->count, __ATOMIC_RELAXED);
+}
+
+/* For usage_progress(), and for those who own it. */
+static void saw(struct worker *w, const struct usage_sum *s, const struct statx *st)
+{
+	const struct usage_options *o = &w->u->o;
+
+	add_own(&w->seen, s);
+	if (o->nr_owners == 0 || makedev(st->stx_dev_major, st->stx_dev_minor) != w->u->root_dev)
+		return;
+	for (unsigned int i = 0; i < o->nr_owners; i++)
+		if (o->owners[i].what == USAGE_OF_ALL ||
+		    o->owners[i].id == (o->owners[i].what == USAGE_OF_USER ? st->stx_uid : st->stx_gid))
+			add_own(&w->owned[i], s);
 }
 
 /* The path of an entry below the directory; malloc'ed. */
@@ -383,7 +404,7 @@ static void count_file(struct worker *w, struct dir *d, const char *name, const 
 		usage_add(sum, &s);
 		if (is_entry && largest_put(&u->largest, name, &s, st->stx_mode, 0, 0) < 0)
 			fail(u, -ENOMEM);
-		saw(w, &s);
+		saw(w, &s, st);
 		return;
 	}
 	if (is_entry) {
@@ -401,7 +422,7 @@ static void count_file(struct worker *w, struct dir *d, const char *name, const 
 	if (last)
 		usage_count_for(u, where, &s);
 	if (first)
-		saw(w, &s);
+		saw(w, &s, st);
 }
 
 /* Look at a directory that was opened: is it to be read? Its own size is counted here. */
@@ -412,7 +433,7 @@ static bool enter(struct worker *w, struct dir *d)
 	struct statx st;
 	bool is_mount;
 
-	if (statx(d->fd, "", AT_EMPTY_PATH, MASK, &st) < 0) {
+	if (statx(d->fd, "", AT_EMPTY_PATH, mask_of(u), &st) < 0) {
 		problem(u, d, NULL, "statx", errno);
 		return false;
 	}
@@ -426,7 +447,7 @@ static bool enter(struct worker *w, struct dir *d)
 	}
 	s = sum_of(&st);
 	usage_count_for(u, d->top, &s);
-	saw(w, &s);
+	saw(w, &s, &st);
 	d->entered = true;
 	return true;
 }
@@ -470,7 +491,7 @@ static void count_entry(struct worker *w, struct dir *d, const struct dirent64_ 
 		u->nr_entries++;
 	if (e->type == DT_DIR && add_dir(w, d, e->name, list))
 		return;
-	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, MASK, &st) < 0) {
+	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, mask_of(u), &st) < 0) {
 		problem(u, d, e->name, "statx", errno);
 		return;
 	}
@@ -550,11 +571,11 @@ static void handle(struct worker *w, struct dir *d)
 			problem(u, d, NULL, "open", err);
 			/* What it takes itself can be told all the same. */
 			if (keeps_fd(u, d->parent) &&
-			    statx(d->parent->fd, d->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, MASK, &st) == 0) {
+			    statx(d->parent->fd, d->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, mask_of(u), &st) == 0) {
 				struct usage_sum s = sum_of(&st);
 
 				usage_count_for(u, d->top, &s);
-				saw(w, &s);
+				saw(w, &s, &st);
 			}
 		}
 		leave_fd(anchor_of(u, d));
