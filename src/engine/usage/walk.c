@@ -251,6 +251,27 @@ void usage_put_dir(struct dir *d)
 	}
 }
 
+/* The same with one call for each level. */
+static int open_stepwise(const struct usage *u, const struct dir *d)
+{
+	const struct dir *chain[KEEP_EVERY], *p = d;
+	cleanup_fd int fd = -1;
+	unsigned int n = 0;
+
+	for (; n == 0 || !keeps_fd(u, p); p = p->parent)
+		chain[n++] = p;
+	while (n) {
+		int next = openat(fd < 0 ? p->fd : fd, chain[--n]->name, DIR_FLAGS);
+
+		if (next < 0)
+			return -1;
+		if (fd >= 0)
+			close(fd);
+		fd = next;
+	}
+	return take_fd(&fd);
+}
+
 /* Open a directory, from its parent, or from the next one above whose descriptor was kept. Return: it; -1 with errno. */
 static int open_dir(const struct usage *u, const struct dir *d)
 {
@@ -265,11 +286,9 @@ static int open_dir(const struct usage *u, const struct dir *d)
 	for (from = d;; from = from->parent) {
 		size_t len = strlen(from->name);
 
-		/* KEEP_EVERY names of 255 bytes are longer than a path may be: then it is not reached. */
-		if (at - path < (ptrdiff_t)len + 1) {
-			errno = ENAMETOOLONG;
-			return -1;
-		}
+		/* KEEP_EVERY names of 255 bytes are longer than a path may be. */
+		if (at - path < (ptrdiff_t)len + 1)
+			return open_stepwise(u, d);
 		at -= len;
 		memcpy(at, from->name, len);
 		if (keeps_fd(u, from->parent))
@@ -568,7 +587,9 @@ static void handle(struct worker *w, struct dir *d)
 				usage_saw(w, &s, &st);
 			}
 		}
-		leave_fd(anchor_of(u, d));
+		/* One whose descriptor is not kept holds on to the anchor, which its sub-directories will need, until it is read. */
+		if (d->fd < 0 || keeps_fd(u, d))
+			leave_fd(anchor_of(u, d));
 		if (d->fd < 0) {
 			usage_put_dir(d);
 			return;
@@ -587,6 +608,8 @@ static void handle(struct worker *w, struct dir *d)
 		close(d->fd);
 		d->fd = -1;
 	}
+	if (!keeps_fd(u, d))
+		leave_fd(anchor_of(u, d));
 	leave_fd(d);
 	usage_put_dir(d);
 }
