@@ -47,7 +47,9 @@ static void look_at_output(struct top *t)
 
 	t->to_terminal = isatty(STDOUT_FILENO);
 	t->colour = t->to_terminal && !terminal_is_dumb() && !(no_color && *no_color);
-	t->columns = t->to_terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col ? ws.ws_col : 80;
+	t->columns = t->to_terminal && ioctl(STDOUT_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col
+		? ws.ws_col
+		: 80;
 }
 
 static int take_number(const char *option, uint64_t least, uint64_t *ret)
@@ -57,8 +59,10 @@ static int take_number(const char *option, uint64_t least, uint64_t *ret)
 	if (r == 0 && *ret >= least)
 		return CLI_OK;
 	if (r == 0)
-		return cli_usage(NAME, "%s: '%s' is too small; the least is %u", option, optarg, (unsigned int)least);
-	return cli_usage(NAME, "%s: '%s' is %s", option, optarg, r == -ERANGE ? "too large" : "no number");
+		return cli_usage(NAME, "%s: '%s' is too small; the least is %u", option, optarg,
+				 (unsigned int)least);
+	return cli_usage(NAME, "%s: '%s' is %s", option, optarg,
+			 r == -ERANGE ? "too large" : "no number");
 }
 
 static int take_exclude(struct top *t)
@@ -108,7 +112,8 @@ static int take_option(struct top *t, int c, char **argv)
 		return CLI_OK;
 	case OPT_APPARENT:
 	case OPT_COUNT:
-		if (t->count.by != USAGE_DISK && t->count.by != (c == OPT_COUNT ? USAGE_COUNT : USAGE_APPARENT))
+		if (t->count.by != USAGE_DISK &&
+		    t->count.by != (c == OPT_COUNT ? USAGE_COUNT : USAGE_APPARENT))
 			return cli_usage(NAME, "--apparent-size and --count exclude each other");
 		t->count.by = c == OPT_COUNT ? USAGE_COUNT : USAGE_APPARENT;
 		return CLI_OK;
@@ -128,18 +133,24 @@ static int take_option(struct top *t, int c, char **argv)
 /* Options that make no sense together. */
 static int check_options(const struct top *t)
 {
-	const char *other = t->json ? "--json" : t->null ? "-0" : t->count.files ? "--files" :
-			    t->count.by == USAGE_COUNT	? "--count" :
-			    t->count.by == USAGE_APPARENT ? "--apparent-size" : NULL;
+	const char *other = t->json             ? "--json"
+		: t->null                       ? "-0"
+		: t->count.files                ? "--files"
+		: t->count.by == USAGE_COUNT    ? "--count"
+		: t->count.by == USAGE_APPARENT ? "--apparent-size"
+						: NULL;
 
 	if (t->export && other)
-		return cli_usage(NAME, "--export writes everything there is; %s does not go with it", other);
+		return cli_usage(
+			NAME, "--export writes everything there is; %s does not go with it", other);
 	if (t->json && t->null)
 		return cli_usage(NAME, "--json and -0 exclude each other");
 	if (t->count.files && t->count.by == USAGE_COUNT)
-		return cli_usage(NAME, "--files and --count exclude each other: a file is one inode");
+		return cli_usage(NAME,
+				 "--files and --count exclude each other: a file is one inode");
 	if (t->export && t->to_terminal)
-		return cli_usage(NAME, "--export is not for a terminal; redirect it, as in --export >FILE");
+		return cli_usage(
+			NAME, "--export is not for a terminal; redirect it, as in --export >FILE");
 	return CLI_OK;
 }
 
@@ -179,7 +190,8 @@ static int refuse(const struct top *t, int err)
 {
 	static const struct hint hints[] = {
 		{ ENOENT, "there is no such directory", "name one, or none for the current one" },
-		{ ENOTDIR, "it is not a directory", "name the directory that it is in; 'du' tells of one file" },
+		{ ENOTDIR, "it is not a directory",
+		  "name the directory that it is in; 'du' tells of one file" },
 		{ ELOOP, NULL, "its symbolic links lead round in a circle" },
 		{ ENAMETOOLONG, "the path is too long", "change into a part of it with 'cd'" },
 		{ EACCES, "permission denied", "use a user who may read it" },
@@ -207,7 +219,8 @@ static int print(const struct top *t, const struct usage_result *r, const struct
 	top_print_notes(t, r);
 	if (t->json || t->export) {
 		if (status != CLI_OK)
-			cli_say("%s: the answer is partial%s", t->dir, r->stopped ? ": it was stopped" : "");
+			cli_say("%s: the answer is partial%s", t->dir,
+				r->stopped ? ": it was stopped" : "");
 		return status;
 	}
 	top_print_last(t, r, room);
@@ -220,7 +233,8 @@ static int count(struct top *t, const struct top_room *room)
 	struct top_watch *watch;
 	struct usage *u;
 	cleanup_free char *real = NULL;
-	bool progress = isatty(STDERR_FILENO) && (t->to_terminal || t->export) && !terminal_is_dumb();
+	bool progress = isatty(STDERR_FILENO) && (t->to_terminal || t->export) &&
+		!terminal_is_dumb();
 	int r = usage_new(&u, t->dir, &t->count), status;
 
 	if (r < 0)
@@ -247,7 +261,8 @@ static int count(struct top *t, const struct top_room *room)
 
 int top_main(int argc, char **argv)
 {
-	struct top t = { .dir = ".", .count = { .top = 10, .depth = UINT32_MAX, .by = USAGE_DISK } };
+	struct top t = { .dir = ".",
+			 .count = { .top = 10, .depth = UINT32_MAX, .by = USAGE_DISK } };
 	struct top_room room;
 	int status;
 

@@ -99,12 +99,14 @@ int top_print_entries(const struct top *t, const struct usage_result *result);
 void top_print_notes(const struct top *t, const struct usage_result *result);
 
 /** top_print_last() - how full it all is: on standard output if that is a terminal, else on standard error. */
-void top_print_last(const struct top *t, const struct usage_result *result, const struct top_room *room);
+void top_print_last(const struct top *t, const struct usage_result *result,
+		    const struct top_room *room);
 
 /* top_json.c */
 
 /** top_print_json() - everything, as a JSON object on standard output. Return: an exit status. */
-int top_print_json(const struct top *t, const struct usage_result *result, const struct top_room *room);
+int top_print_json(const struct top *t, const struct usage_result *result,
+		   const struct top_room *room);
 
 /* top_watch.c */
 

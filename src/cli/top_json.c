@@ -17,7 +17,8 @@ static json_t *number(uint64_t value)
 
 static json_t *base64(const char *text)
 {
-	static const char digits[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+	static const char digits[] =
+		"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 	size_t len = strlen(text), used = 0;
 	cleanup_free char *out = malloc(len / 3 * 4 + 5);
 	const unsigned char *p = (const unsigned char *)text;
@@ -26,7 +27,8 @@ static json_t *base64(const char *text)
 		return NULL;
 	for (size_t i = 0; i < len; i += 3) {
 		size_t n = len - i < 3 ? len - i : 3;
-		unsigned int v = (unsigned int)p[i] << 16 | (n > 1 ? p[i + 1] : 0u) << 8 | (n > 2 ? p[i + 2] : 0u);
+		unsigned int v = (unsigned int)p[i] << 16 | (n > 1 ? p[i + 1] : 0u) << 8 |
+			(n > 2 ? p[i + 2] : 0u);
 
 		for (size_t k = 0; k < 4; k++)
 			out[used++] = k <= n ? digits[v >> (18 - 6 * k) & 63] : '=';
@@ -47,14 +49,22 @@ static void set_name(json_t *object, const char *key, const char *key64, const c
 static const char *type_of(uint32_t mode)
 {
 	switch (mode & S_IFMT) {
-	case S_IFDIR: return "directory";
-	case S_IFREG: return "file";
-	case S_IFLNK: return "symlink";
-	case S_IFIFO: return "fifo";
-	case S_IFSOCK: return "socket";
-	case S_IFCHR: return "character-device";
-	case S_IFBLK: return "block-device";
-	default: return "unknown";
+	case S_IFDIR:
+		return "directory";
+	case S_IFREG:
+		return "file";
+	case S_IFLNK:
+		return "symlink";
+	case S_IFIFO:
+		return "fifo";
+	case S_IFSOCK:
+		return "socket";
+	case S_IFCHR:
+		return "character-device";
+	case S_IFBLK:
+		return "block-device";
+	default:
+		return "unknown";
 	}
 }
 
@@ -110,7 +120,8 @@ static json_t *quotas(const struct usage_result *r, const struct top_room *room)
 		cli_json_set(item, "limit", q->bytes_limit ? number(q->bytes_limit) : json_null());
 		cli_json_set(item, "here", number(r->owned[i].disk));
 		cli_json_set(item, "inodes_used", number(q->inodes_used));
-		cli_json_set(item, "inodes_limit", q->inodes_limit ? number(q->inodes_limit) : json_null());
+		cli_json_set(item, "inodes_limit",
+			     q->inodes_limit ? number(q->inodes_limit) : json_null());
 		cli_json_set(item, "inodes_here", number(r->owned[i].count));
 		json_array_append_new(array, item);
 	}

@@ -26,7 +26,9 @@
 
 uint64_t top_value(const struct top *t, const struct usage_sum *s)
 {
-	return t->count.by == USAGE_DISK ? s->disk : t->count.by == USAGE_APPARENT ? s->apparent : s->count;
+	return t->count.by == USAGE_DISK        ? s->disk
+		: t->count.by == USAGE_APPARENT ? s->apparent
+						: s->count;
 }
 
 void top_size_text(uint64_t bytes, char *ret, size_t size)
@@ -52,9 +54,11 @@ void top_size_text(uint64_t bytes, char *ret, size_t size)
 	whole += tenths / 10;
 	tenths %= 10;
 	if (whole < 10 && tenths)
-		snprintf(ret, size, "%u.%u%c", (unsigned int)whole, (unsigned int)tenths, units[unit]);
+		snprintf(ret, size, "%u.%u%c", (unsigned int)whole, (unsigned int)tenths,
+			 units[unit]);
 	else
-		snprintf(ret, size, "%u%c", (unsigned int)(whole + (whole >= 10 && tenths)), units[unit]);
+		snprintf(ret, size, "%u%c", (unsigned int)(whole + (whole >= 10 && tenths)),
+			 units[unit]);
 }
 
 /* The number of an entry as it was asked for. */
@@ -83,7 +87,8 @@ static size_t good_bytes(const unsigned char *p)
 			return 0;
 		c = c << 6 | (p[i] & 0x3f);
 	}
-	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && (c < 0x10000 || c > 0x10ffff)) || (c >= 0xd800 && c < 0xe000))
+	if (c < 0xa0 || (n == 3 && c < 0x800) || (n == 4 && (c < 0x10000 || c > 0x10ffff)) ||
+	    (c >= 0xd800 && c < 0xe000))
 		return 0;
 	return n;
 }
@@ -137,7 +142,8 @@ static void print_bar(const struct top *t, int width, uint64_t value, uint64_t l
 /* With bars; the sizes to the right. */
 static int print_for_people(const struct top *t, const struct usage_result *r)
 {
-	uint64_t largest = r->nr_items ? top_value(t, &r->items[0].sum) : 0, total = top_value(t, &r->total);
+	uint64_t largest = r->nr_items ? top_value(t, &r->items[0].sum) : 0,
+		 total = top_value(t, &r->total);
 	int bar = t->columns / 4, widest = 0;
 	char size[32];
 
@@ -156,8 +162,8 @@ static int print_for_people(const struct top *t, const struct usage_result *r)
 		value_text(t, value, size, sizeof(size));
 		printf("%s%*s%s  ", t->colour ? BOLD : "", widest, size, t->colour ? RESET : "");
 		print_bar(t, bar, value, largest);
-		printf(" %3.0f%%  %s./%s%s%c", total ? (double)value * 100 / (double)total : 0.0, dir ? BLUE : "", name,
-		       dir ? RESET : "", t->null ? '\0' : '\n');
+		printf(" %3.0f%%  %s./%s%s%c", total ? (double)value * 100 / (double)total : 0.0,
+		       dir ? BLUE : "", name, dir ? RESET : "", t->null ? '\0' : '\n');
 	}
 	return 0;
 }
@@ -194,8 +200,9 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 
 	for (size_t i = 0; i < told; i++) {
 		const struct usage_error *e = &r->errors[i];
-		const char *more = strcmp(e->call, "open") == 0 ? "what is in it is not counted" :
-				   strcmp(e->call, "statx") == 0 ? "it is not counted" : "the rest of it is not counted";
+		const char *more = strcmp(e->call, "open") == 0 ? "what is in it is not counted"
+			: strcmp(e->call, "statx") == 0         ? "it is not counted"
+								: "the rest of it is not counted";
 
 		say_path(e->path, strerror(e->err), more);
 	}
@@ -207,17 +214,19 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 		cli_say("and %zu more mounts left out", r->nr_skipped - USAGE_ERRORS);
 	if (r->nr_vanished)
 		cli_say("%llu %s gone before %s looked at", (unsigned long long)r->nr_vanished,
-			r->nr_vanished == 1 ? "entry was" : "entries were", r->nr_vanished == 1 ? "it was" : "they were");
+			r->nr_vanished == 1 ? "entry was" : "entries were",
+			r->nr_vanished == 1 ? "it was" : "they were");
 	if (!r->nr_entries && !r->nr_errors && !r->stopped)
 		cli_say("%s: it has no entries", t->dir);
 }
 
-static void add_quota(char *to, size_t size, const struct top *t, const struct usage_result *r, const struct top_room *room,
-		      unsigned int i)
+static void add_quota(char *to, size_t size, const struct top *t, const struct usage_result *r,
+		      const struct top_room *room, unsigned int i)
 {
 	const struct top_quota *q = &room->quotas[i];
 	bool inodes = t->count.by == USAGE_COUNT;
-	uint64_t limit = inodes ? q->inodes_limit : q->bytes_limit, used = inodes ? q->inodes_used : q->bytes_used;
+	uint64_t limit = inodes ? q->inodes_limit : q->bytes_limit,
+		 used = inodes ? q->inodes_used : q->bytes_used;
 	size_t len = strlen(to);
 	char a[32], b[32], c[32], id[16];
 
@@ -234,7 +243,8 @@ static void add_quota(char *to, size_t size, const struct top *t, const struct u
 void top_print_last(const struct top *t, const struct usage_result *r, const struct top_room *room)
 {
 	bool inodes = t->count.by == USAGE_COUNT;
-	uint64_t used = inodes ? room->inodes_used : room->used, size = inodes ? room->inodes : room->size;
+	uint64_t used = inodes ? room->inodes_used : room->used,
+		 size = inodes ? room->inodes : room->size;
 	uint64_t available = inodes ? room->inodes - room->inodes_used : room->available;
 	unsigned int percent = top_percent(used, available);
 	char text[1024], safe[4096], a[32], b[32], c[32];
@@ -243,17 +253,21 @@ void top_print_last(const struct top *t, const struct usage_result *r, const str
 
 	value_text(t, top_value(t, &r->total), a, sizeof(a));
 	snprintf(text, sizeof(text), "%s%s%s in all",
-		 r->stopped ? "partial, stopped: " : r->nr_errors ? "partial, not everything could be read: " : "", a,
-		 inodes ? " inodes" : "");
+		 r->stopped             ? "partial, stopped: "
+			 : r->nr_errors ? "partial, not everything could be read: "
+					: "",
+		 a, inodes ? " inodes" : "");
 	len = strlen(text);
 	if (size) {
 		value_text(t, used, a, sizeof(a));
 		value_text(t, size, b, sizeof(b));
 		value_text(t, available, c, sizeof(c));
-		snprintf(text + len, sizeof(text) - len, "; the file system is %u%% full: %s of %s%s used, %s available",
-			 percent, a, b, inodes ? " inodes" : "", c);
+		snprintf(text + len, sizeof(text) - len,
+			 "; the file system is %u%% full: %s of %s%s used, %s available", percent,
+			 a, b, inodes ? " inodes" : "", c);
 	} else {
-		snprintf(text + len, sizeof(text) - len, "; the file system has no limit%s", inodes ? " of inodes" : "");
+		snprintf(text + len, sizeof(text) - len, "; the file system has no limit%s",
+			 inodes ? " of inodes" : "");
 	}
 	for (unsigned int i = 0; i < room->nr_quotas; i++)
 		add_quota(text, sizeof(text), t, r, room, i);

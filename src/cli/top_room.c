@@ -42,13 +42,15 @@ static void ask(struct top *t, struct top_room *room, int fd, int type, uint32_t
 	struct top_quota *to = &room->quotas[room->nr_quotas];
 
 	if (room->nr_quotas == USAGE_OWNERS ||
-	    syscall(SYS_quotactl_fd, (unsigned int)fd, QCMD(Q_GETQUOTA, type), id, &q) < 0)
+	    syscall(SYS_quotactl_fd, (unsigned int)fd, QCMD((unsigned int)Q_GETQUOTA, type), id,
+		    &q) < 0)
 		return;
 	*to = (struct top_quota){
 		.type = types[type],
 		.id = id,
 		.bytes_used = q.dqb_curspace,
-		.bytes_limit = (q.dqb_bhardlimit ? q.dqb_bhardlimit : q.dqb_bsoftlimit) * QUOTA_BLOCK,
+		.bytes_limit =
+			(q.dqb_bhardlimit ? q.dqb_bhardlimit : q.dqb_bsoftlimit) * QUOTA_BLOCK,
 		.inodes_used = q.dqb_curinodes,
 		.inodes_limit = q.dqb_ihardlimit ? q.dqb_ihardlimit : q.dqb_isoftlimit,
 	};
@@ -64,7 +66,9 @@ static void ask(struct top *t, struct top_room *room, int fd, int type, uint32_t
 		snprintf(to->name, sizeof(to->name), "%s", gr ? gr->gr_name : "");
 	}
 	t->count.owners[room->nr_quotas++] = (struct usage_owner){
-		.what = type == USRQUOTA ? USAGE_OF_USER : type == GRPQUOTA ? USAGE_OF_GROUP : USAGE_OF_ALL,
+		.what = type == USRQUOTA   ? USAGE_OF_USER
+			: type == GRPQUOTA ? USAGE_OF_GROUP
+					   : USAGE_OF_ALL,
 		.id = id,
 	};
 	t->count.nr_owners = room->nr_quotas;

@@ -62,8 +62,8 @@ static void show(struct top_watch *w)
 	if (ioctl(STDERR_FILENO, TIOCGWINSZ, &ws) == 0 && ws.ws_col)
 		columns = ws.ws_col;
 	top_size_text(sum.disk, size, sizeof(size));
-	snprintf(text, sizeof(text), "%llu entries, %s, %.0f entries/s", (unsigned long long)sum.count, size,
-		 (double)sum.count / seconds);
+	snprintf(text, sizeof(text), "%llu entries, %s, %.0f entries/s",
+		 (unsigned long long)sum.count, size, (double)sum.count / seconds);
 	dprintf(STDERR_FILENO, "\r%.*s\033[K", columns - 1, text);
 	w->shown = true;
 }

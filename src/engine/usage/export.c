@@ -32,7 +32,8 @@ struct level {
 	size_t len;
 };
 
-struct export {
+struct export
+{
 	struct usage *u;
 	struct worker *w;
 	FILE *out;
@@ -68,8 +69,8 @@ static void write_info(struct export *x, const char *name, const struct statx *s
 	if (S_ISDIR(st->stx_mode))
 		return;
 	if (st->stx_nlink > 1)
-		fprintf(x->out, ",\"ino\":%" PRIu64 ",\"hlnkc\":true,\"nlink\":%" PRIu32, (uint64_t)st->stx_ino,
-			st->stx_nlink);
+		fprintf(x->out, ",\"ino\":%" PRIu64 ",\"hlnkc\":true,\"nlink\":%" PRIu32,
+			(uint64_t)st->stx_ino, st->stx_nlink);
 	if (!S_ISREG(st->stx_mode))
 		fputs(",\"notreg\":true", x->out);
 }
@@ -95,16 +96,20 @@ static void write_closed(struct export *x, const char *name, const struct statx 
 	}
 }
 
-static bool left_out(struct export *x, const struct dir *d, const char *name, const struct statx *st)
+static bool left_out(struct export *x, const struct dir *d, const char *name,
+		     const struct statx *st)
 {
-	if (!(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) || !mounts_skip(x->u->mounts, st->stx_mnt_id))
-		return x->u->o.one_fs && makedev(st->stx_dev_major, st->stx_dev_minor) != x->u->root_dev;
+	if (!(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
+	    !mounts_skip(x->u->mounts, st->stx_mnt_id))
+		return x->u->o.one_fs &&
+			makedev(st->stx_dev_major, st->stx_dev_minor) != x->u->root_dev;
 	usage_skipped(x->u, d, name);
 	return true;
 }
 
 /* Begin to read a directory. Takes the descriptor. */
-static void go_down(struct export *x, struct dir *parent, const char *name, int fd, const struct statx *st)
+static void go_down(struct export *x, struct dir *parent, const char *name, int fd,
+		    const struct statx *st)
 {
 	struct level *l = calloc(1, sizeof(*l));
 	struct usage_sum s = usage_sum_of(st);
@@ -143,7 +148,8 @@ static int reopen(struct export *x, const struct level *up)
 	if (fd < 0)
 		return -errno;
 	if (statx(fd, "", AT_EMPTY_PATH, usage_mask(x->u), &st) < 0 || st.stx_ino != up->ino ||
-	    makedev(st.stx_dev_major, st.stx_dev_minor) != up->d->dev || lseek(fd, up->d->at, SEEK_SET) < 0) {
+	    makedev(st.stx_dev_major, st.stx_dev_minor) != up->d->dev ||
+	    lseek(fd, up->d->at, SEEK_SET) < 0) {
 		close(fd);
 		return -EBUSY; /* the one below was moved */
 	}
@@ -173,7 +179,8 @@ static void enter(struct export *x, const char *name)
 	struct dir *d = x->level->d;
 	int fd = openat(d->fd, name, DIR_FLAGS), err = errno;
 	struct statx st;
-	bool known = statx(fd < 0 ? d->fd : fd, fd < 0 ? name : "", fd < 0 ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH,
+	bool known = statx(fd < 0 ? d->fd : fd, fd < 0 ? name : "",
+			   fd < 0 ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH,
 			   usage_mask(x->u), &st) == 0;
 
 	if (fd < 0 || !known) {
@@ -204,7 +211,8 @@ static bool write_entry(struct export *x, const struct usage_dirent *e)
 	}
 	if (e->type == DT_DIR && d->depth < x->u->o.depth)
 		return false;
-	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) < 0) {
+	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) <
+	    0) {
 		usage_problem(x->u, d, e->name, "statx", errno);
 		if (errno != ENOENT && errno != ESTALE) {
 			fputs(",\n", x->out);
@@ -248,7 +256,7 @@ static int remember(struct level *l, const char *name)
 static bool read_piece(struct export *x)
 {
 	struct level *l = x->level;
-	long len = l->d->fd < 0 ? 0 : syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
+	long len = syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
 
 	if (len < 0)
 		usage_problem(x->u, l->d, NULL, "getdents64", errno);
@@ -277,14 +285,14 @@ static void walk(struct export *x)
 	while (x->level) {
 		struct level *l = x->level;
 
-		if (x->r < 0 || usage_stopped(x->u)) {
-			go_up(x);
-		} else if (l->at < l->len && l->d->fd >= 0) {
+		bool go_on = x->r == 0 && !usage_stopped(x->u) && l->d->fd >= 0;
+
+		if (go_on && l->at < l->len) {
 			const char *name = l->names + l->at;
 
 			l->at += strlen(name) + 1;
 			enter(x, name);
-		} else if (!read_piece(x)) {
+		} else if (!go_on || !read_piece(x)) {
 			go_up(x);
 		}
 	}
@@ -298,7 +306,9 @@ int usage_export(struct usage *u, FILE *out, const char *name, struct usage_resu
 	*ret = (struct usage_result){ 0 };
 	if (statx(u->fd, "", AT_EMPTY_PATH, usage_mask(u), &st) < 0)
 		return -errno;
-	fprintf(out, "[1,2,{\"progname\":\"kshared\",\"progver\":\"" KSHARED_VERSION "\",\"timestamp\":%jd}",
+	fprintf(out,
+		"[1,2,{\"progname\":\"kshared\",\"progver\":\"" KSHARED_VERSION
+		"\",\"timestamp\":%jd}",
 		(intmax_t)time(NULL));
 	go_down(&x, NULL, name, u->fd, &st);
 	u->fd = -1;

@@ -44,7 +44,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 {
 	struct usage *u = calloc(1, sizeof(*u));
 	pthread_condattr_t attr;
-	struct stat st;
+	struct stat st = { 0 };
 	int r;
 
 	if (!u)
