@@ -91,6 +91,7 @@ static int start_threads(struct usage *u)
 	pthread_attr_t attr;
 	pthread_t thread;
 	sigset_t all, old;
+	unsigned int n = 0;
 	int r = 0;
 
 	sigfillset(&all);
@@ -101,12 +102,13 @@ static int start_threads(struct usage *u)
 	pthread_mutex_lock(&u->idle_lock);
 	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
 		r = -pthread_create(&thread, &attr, usage_thread, &u->workers[i]);
-		u->nr_running += r == 0;
+		n += r == 0;
 	}
+	u->nr_running = n;
 	pthread_mutex_unlock(&u->idle_lock);
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return u->nr_running ? 0 : r;
+	return n ? 0 : r;
 }
 
 /* Until all threads have ended; or, when it shall stop, for a second. */

@@ -554,7 +554,7 @@ static bool read_dir(struct worker *w, struct dir *d)
 			usage_count_for(u, d->top, &sum);
 		for (c = list; c; c = c->below)
 			n++;
-		if (w->nr + n > PENDING_MAX && n && !usage_stopped(u)) {
+		if (__atomic_load_n(&w->nr, __ATOMIC_RELAXED) + n > PENDING_MAX && n && !usage_stopped(u)) {
 			__atomic_add_fetch(&u->nr_pending, 1, __ATOMIC_SEQ_CST);
 			usage_push(w, d);
 			push_all(w, list, n);
