@@ -4,7 +4,8 @@
  *
  * What is printed may hold names that others chose, so nothing that is not printable in the
  * user's locale gets out as it is: control characters, escape sequences and broken multibyte
- * text are shown as \ooo, a backslash as \\.
+ * text are shown as \ooo, a backslash as \\. So are the characters that turn the direction of
+ * writing: they would make the rest of a line look like something else.
  */
 #include <stdarg.h>
 #include <string.h>
@@ -46,6 +47,14 @@ static const struct hint general_hints[] = {
 	{ 0 },
 };
 
+static bool is_harmless(wint_t c)
+{
+	bool turns = c == 0x61c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) ||
+		     (c >= 0x2066 && c <= 0x2069);
+
+	return iswprint(c) && !turns;
+}
+
 /**
  * cli_escape() - text that is safe on a terminal.
  * @ret: @size bytes; cut if it does not fit
@@ -67,7 +76,7 @@ void cli_escape(char *ret, size_t size, const char *text)
 		}
 		if (used + 4 * n + 1 > size)
 			break;
-		if (bad || !iswprint((wint_t)wc)) {
+		if (bad || !is_harmless((wint_t)wc)) {
 			for (size_t i = 0; i < n; i++)
 				used += sprintf(ret + used, "\\%03o", (unsigned char)text[i]);
 		} else if (wc == L'\\') {

@@ -75,13 +75,13 @@ _kshared()
 		compopt -o nospace
 		return
 		;;
-	--fd | --mode | --linger | --max-*)
+	--fd | --mode | --linger | --max-* | --number | --depth | --exclude)
 		return
 		;;
 	esac
 
 	case $command in
-	"") _kshared_words "up down status doctor ls srv mem rm help --at --version --help" ;;
+	"") _kshared_words "up down status doctor ls srv mem rm folder help --at --version --help" ;;
 	up)
 		if [[ $cur == -* ]]; then
 			_kshared_words "$limits --help"
@@ -102,10 +102,24 @@ _kshared()
 	rm) _kshared_path ;;
 	help)
 		case $verb in
-		"") _kshared_words "up down status doctor ls srv mem rm" ;;
+		"") _kshared_words "up down status doctor ls srv mem rm folder" ;;
 		srv) _kshared_words "post open rm" ;;
 		mem) _kshared_words "create seal rm" ;;
+		folder) _kshared_words "top" ;;
 		esac
+		;;
+	folder)
+		if [[ -z $verb ]]; then
+			_kshared_words "top --help"
+		elif [[ $prev == -[nd] ]]; then
+			return
+		elif [[ $cur == -* ]]; then
+			_kshared_words "-n -h -b -d -x -0 --number --human-readable --bytes --depth --files
+				--apparent-size --count --one-file-system --exclude --null --json --export --help"
+		else
+			compopt -o filenames
+			mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		fi
 		;;
 	srv)
 		case $verb in

@@ -1,0 +1,274 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * usage.c - a count from its beginning to its end; the walk itself is walk.c's.
+ */
+#include <base/cleanup.h>
+#include <engine/usage/usage_internal.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+#define THREADS_MAX 64
+#define THREADS_LEAST 8 /* more than there are CPUs: with cold caches they wait for the disk */
+#define THREADS_EACH 4 /* for a CPU */
+#define STACK_BYTES (128u << 10)
+#define STOP_PATIENCE_S 1 /* for threads that hang in a file system which does not answer */
+#define FDS_OTHER 64
+
+static unsigned int choose_threads(const struct usage_options *o)
+{
+	long n = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN) * THREADS_EACH;
+
+	if (!o->threads && n < THREADS_LEAST)
+		n = THREADS_LEAST;
+	return n > THREADS_MAX ? THREADS_MAX : (unsigned int)n;
+}
+
+/* Each thread has a chain of directories open, as long as the tree is deep. */
+static uint32_t choose_deep(unsigned int nr_threads)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < FDS_OTHER * 2)
+		return 1;
+	return (uint32_t)((l.rlim_cur - FDS_OTHER) / 2 / nr_threads);
+}
+
+int usage_new(struct usage **ret, const char *dir, const struct usage_options *o)
+{
+	struct usage *u = calloc(1, sizeof(*u));
+	pthread_condattr_t attr;
+	struct stat st = { 0 };
+	int r;
+
+	if (!u)
+		return -ENOMEM;
+	u->o = *o;
+	pthread_mutex_init(&u->idle_lock, NULL);
+	pthread_mutex_init(&u->error_lock, NULL);
+	pthread_condattr_init(&attr);
+	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+	pthread_cond_init(&u->wake, &attr);
+	pthread_cond_init(&u->ended, &attr);
+	pthread_condattr_destroy(&attr);
+	largest_init(&u->largest, o->top, o->by);
+	u->fd = open(dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
+	r = u->fd < 0 || fstat(u->fd, &st) < 0 ? -errno : 0;
+	if (r == 0) {
+		u->root_dev = st.st_dev;
+		r = links_new(&u->links);
+	}
+	if (r == 0)
+		r = mounts_new(&u->mounts, u->fd);
+	if (r == 0) {
+		u->nr_workers = choose_threads(o);
+		u->deep = choose_deep(u->nr_workers);
+		u->workers = calloc(u->nr_workers, sizeof(*u->workers));
+		r = u->workers ? 0 : -ENOMEM;
+	}
+	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
+		pthread_mutex_init(&u->workers[i].lock, NULL);
+		u->workers[i].u = u;
+		u->workers[i].buffer = malloc(USAGE_BUFFER_BYTES);
+		r = u->workers[i].buffer ? 0 : -ENOMEM;
+	}
+	if (r < 0) {
+		usage_free(u, NULL);
+		return r;
+	}
+	*ret = u;
+	return 0;
+}
+
+static int start_threads(struct usage *u)
+{
+	pthread_attr_t attr;
+	pthread_t thread;
+	sigset_t all, old;
+	unsigned int n = 0;
+	int r = 0;
+
+	sigfillset(&all);
+	pthread_sigmask(SIG_SETMASK, &all, &old);
+	pthread_attr_init(&attr);
+	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	pthread_mutex_lock(&u->idle_lock);
+	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
+		r = -pthread_create(&thread, &attr, usage_thread, &u->workers[i]);
+		n += r == 0;
+	}
+	u->nr_running = n;
+	pthread_mutex_unlock(&u->idle_lock);
+	pthread_attr_destroy(&attr);
+	pthread_sigmask(SIG_SETMASK, &old, NULL);
+	return n ? 0 : r;
+}
+
+/* Until all threads have ended; or, when it shall stop, for a second. */
+static void wait_for_threads(struct usage *u)
+{
+	unsigned int patience = 0;
+	struct timespec until;
+
+	pthread_mutex_lock(&u->idle_lock);
+	while (u->nr_running && patience <= STOP_PATIENCE_S * 10) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += 100000000;
+		if (until.tv_nsec >= 1000000000) {
+			until.tv_sec++;
+			until.tv_nsec -= 1000000000;
+		}
+		pthread_cond_timedwait(&u->ended, &u->idle_lock, &until);
+		patience += __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+	}
+	pthread_mutex_unlock(&u->idle_lock);
+}
+
+static void count_rest(void *ctx, uint32_t top, const struct usage_sum *sum)
+{
+	usage_count_for(ctx, top, sum);
+}
+
+static struct usage_sum load(const struct usage_sum *s)
+{
+	return (struct usage_sum){
+		.disk = __atomic_load_n(&s->disk, __ATOMIC_RELAXED),
+		.apparent = __atomic_load_n(&s->apparent, __ATOMIC_RELAXED),
+		.count = __atomic_load_n(&s->count, __ATOMIC_RELAXED),
+	};
+}
+
+void usage_take_notes(struct usage *u, struct usage_result *ret)
+{
+	pthread_mutex_lock(&u->error_lock);
+	memcpy(ret->errors, u->errors, sizeof(ret->errors));
+	memset(u->errors, 0, sizeof(u->errors));
+	ret->nr_errors = u->nr_errors;
+	ret->skipped = u->skipped;
+	ret->nr_skipped = u->nr_skipped;
+	u->skipped = NULL;
+	u->nr_skipped = 0;
+	pthread_mutex_unlock(&u->error_lock);
+	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
+	ret->nr_entries = u->nr_entries;
+	ret->stopped = __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+}
+
+static int collect(struct usage *u, struct usage_result *ret)
+{
+	uint32_t n = __atomic_load_n(&u->nr_tops, __ATOMIC_ACQUIRE);
+	int r = 0;
+
+	links_rest(u->links, count_rest, u);
+	ret->total = load(&u->rest);
+	for (unsigned int i = 0; i < u->nr_workers; i++)
+		for (unsigned int k = 0; k < u->o.nr_owners; k++) {
+			struct usage_sum s = load(&u->workers[i].owned[k]);
+
+			usage_add(&ret->owned[k], &s);
+		}
+	for (uint32_t i = 0; i < n && r == 0; i++) {
+		const struct top *t = usage_top(u, i);
+		struct usage_sum s = load(&t->sum);
+
+		usage_add(&ret->total, &s);
+		/* Nothing counts for a name whose file counts for another. */
+		if (s.count)
+			r = largest_put(&u->largest, t->name, &s, t->mode, 0, 0);
+	}
+	largest_take(&u->largest, &ret->items, &ret->nr_items);
+	usage_take_notes(u, ret);
+	return r < 0 ? r : __atomic_load_n(&u->failed, __ATOMIC_RELAXED);
+}
+
+int usage_run(struct usage *u, struct usage_result *ret)
+{
+	struct dir *root = usage_dir(u, NULL, "", NO_TOP);
+	int r;
+
+	*ret = (struct usage_result){ 0 };
+	if (!root)
+		return -ENOMEM;
+	root->fd = take_fd(&u->fd);
+	u->nr_pending = 1;
+	usage_push(&u->workers[0], root);
+	r = start_threads(u);
+	if (r < 0)
+		return r;
+	wait_for_threads(u);
+	return collect(u, ret);
+}
+
+void usage_stop(struct usage *u)
+{
+	__atomic_store_n(&u->stop, true, __ATOMIC_RELAXED);
+}
+
+struct usage_sum usage_progress(const struct usage *u)
+{
+	struct usage_sum all = { 0 };
+
+	for (unsigned int i = 0; i < u->nr_workers; i++) {
+		struct usage_sum s = load(&u->workers[i].seen);
+
+		usage_add(&all, &s);
+	}
+	return all;
+}
+
+static void free_result(struct usage_result *r)
+{
+	for (size_t i = 0; i < r->nr_items; i++)
+		free(r->items[i].name);
+	free(r->items);
+	for (size_t i = 0; i < USAGE_ERRORS; i++)
+		free(r->errors[i].path);
+	for (size_t i = 0; i < r->nr_skipped; i++)
+		free(r->skipped[i]);
+	free(r->skipped);
+	*r = (struct usage_result){ 0 };
+}
+
+void usage_free(struct usage *u, struct usage_result *r)
+{
+	bool in_use;
+
+	if (r)
+		free_result(r);
+	if (!u)
+		return;
+	pthread_mutex_lock(&u->idle_lock);
+	in_use = u->nr_running;
+	pthread_mutex_unlock(&u->idle_lock);
+	if (in_use)
+		return; /* by threads that hang: theirs */
+	for (unsigned int i = 0; u->workers && i < u->nr_workers; i++)
+		free(u->workers[i].buffer);
+	free(u->workers);
+	for (uint32_t i = 0; i < u->nr_tops; i++)
+		free(usage_top(u, i)->name);
+	for (size_t i = 0; i < TOP_CHUNKS; i++)
+		free(u->chunks[i]);
+	for (size_t i = 0; i < USAGE_ERRORS; i++)
+		free(u->errors[i].path);
+	for (size_t i = 0; i < u->nr_skipped; i++)
+		free(u->skipped[i]);
+	free(u->skipped);
+	links_free(u->links);
+	mounts_free(u->mounts);
+	largest_deinit(&u->largest);
+	if (u->fd >= 0)
+		close(u->fd);
+	pthread_cond_destroy(&u->wake);
+	pthread_cond_destroy(&u->ended);
+	pthread_mutex_destroy(&u->idle_lock);
+	pthread_mutex_destroy(&u->error_lock);
+	free(u);
+}

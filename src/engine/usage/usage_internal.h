@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * usage_internal.h - the parts of a count: the walk (walk.c), files with several names (links.c), the largest so far
+ * (largest.c), mounts (mounts.c).
+ */
+#ifndef KSHARED_ENGINE_USAGE_INTERNAL_H
+#define KSHARED_ENGINE_USAGE_INTERNAL_H
+
+#include <engine/usage/usage.h>
+#include <pthread.h>
+#include <sys/types.h>
+
+#define NO_TOP UINT32_MAX
+#define USAGE_BUFFER_BYTES (32u << 10)
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+
+/* What getdents64(2) gives. */
+struct usage_dirent {
+	uint64_t ino;
+	int64_t off;
+	unsigned short reclen;
+	unsigned char type;
+	char name[];
+};
+
+/** usage_add() - sum up. */
+static inline void usage_add(struct usage_sum *to, const struct usage_sum *what)
+{
+	to->disk += what->disk;
+	to->apparent += what->apparent;
+	to->count += what->count;
+}
+
+/** usage_value() - the number that entries are sorted by. */
+static inline uint64_t usage_value(const struct usage_sum *s, enum usage_by by)
+{
+	return by == USAGE_DISK ? s->disk : by == USAGE_APPARENT ? s->apparent : s->count;
+}
+
+/*
+ * largest.c: the @max largest items by (value descending, name ascending). Many threads.
+ */
+struct largest {
+	pthread_mutex_t lock;
+	struct usage_item *heap; /* the least of them is the first */
+	size_t nr;
+	size_t max;
+	enum usage_by by;
+	uint64_t least; /* no item of a smaller value is wanted; read without the lock */
+	uint64_t *inodes; /* pairs of device and inode number, beside the heap; 0: it has but one name */
+};
+
+/** largest_init() - Return: 0; -ENOMEM. */
+int largest_init(struct largest *l, size_t max, enum usage_by by);
+
+/** largest_wants() - may an item of this sum be one of them? */
+static inline bool largest_wants(const struct largest *l, const struct usage_sum *s)
+{
+	return usage_value(s, l->by) >= __atomic_load_n(&l->least, __ATOMIC_RELAXED);
+}
+
+/**
+ * largest_put() - take an item in, if it is one of the largest.
+ * @name: copied
+ * @dev, @ino: of a file with several names, which is one item, under the first of them; else 0
+ * Return: 0; -ENOMEM.
+ */
+int largest_put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode, uint64_t dev,
+		uint64_t ino);
+
+/** largest_take() - the items, sorted; the caller's. */
+void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr);
+
+/** largest_deinit() - free what is left. */
+void largest_deinit(struct largest *l);
+
+/*
+ * links.c: files with several names. Many threads.
+ */
+struct links;
+
+/** links_new() - Return: 0; -ENOMEM. */
+int links_new(struct links **ret);
+
+/**
+ * links_seen() - one name of a file was met.
+ * @nlink: how many it has
+ * @top: below which entry
+ * @before: is the first entry's name before the second's?
+ * @ret_last: all its names have been seen; @ret_top: for which entry it counts. Else it is remembered
+ * @ret_first: this is the first of its names that was met
+ * Return: 0; -ENOMEM.
+ */
+int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
+	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_last, bool *ret_first);
+
+/** links_rest() - call @each for every file of which not all names were met. */
+void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum), void *ctx);
+
+/** links_free() - @l may be NULL. */
+void links_free(struct links *l);
+
+/*
+ * mounts.c: which mounts below a directory show what is counted elsewhere.
+ */
+struct mounts;
+
+/** mounts_new() - read the mount table. @dir: open. Return: 0; -errno. */
+int mounts_new(struct mounts **ret, int dir);
+
+/** mounts_skip() - is the mount @id one to be left out? */
+bool mounts_skip(const struct mounts *m, uint64_t id);
+
+/** mounts_free() - @m may be NULL. */
+void mounts_free(struct mounts *m);
+
+/*
+ * walk.c: the threads.
+ */
+#define TOP_CHUNKS 24
+
+/* An entry of the directory itself that has parts, or names elsewhere. */
+struct top {
+	struct usage_sum sum;
+	uint32_t mode;
+	char *name;
+};
+
+/*
+ * A directory that is to be read, is read, or has sub-directories that are.
+ * @fd: -1: not opened yet, or closed again
+ * @users: who need @fd: its reader, and sub-directories that are not opened yet
+ * @at: where to go on
+ */
+struct dir {
+	struct dir *parent;
+	struct dir *below; /* on the stack */
+	int fd;
+	unsigned int refs;
+	unsigned int users;
+	uint32_t top;
+	uint32_t depth;
+	bool entered; /* its own size is counted */
+	uint64_t dev;
+	int64_t at;
+	char name[];
+};
+
+struct worker {
+	struct usage *u;
+	pthread_mutex_t lock;
+	struct dir *stack; /* the newest first */
+	unsigned int nr;
+	struct usage_sum seen; /* for usage_progress() */
+	struct usage_sum owned[USAGE_OWNERS];
+	unsigned char *buffer;
+};
+
+struct usage {
+	struct usage_options o;
+	int fd;
+	struct worker *workers;
+	unsigned int nr_workers;
+	unsigned int nr_running;
+	unsigned int nr_idle;
+	uint64_t nr_pending;
+	uint32_t deep; /* levels of which every descriptor is kept */
+	bool stop;
+	int failed; /* -ENOMEM */
+	pthread_mutex_t idle_lock;
+	pthread_cond_t wake; /* there is work, or no more will come */
+	pthread_cond_t ended; /* a thread has */
+	pthread_mutex_t error_lock;
+	struct usage_error errors[USAGE_ERRORS];
+	uint64_t nr_errors;
+	uint64_t nr_vanished;
+	char **skipped;
+	size_t nr_skipped;
+	struct top *chunks[TOP_CHUNKS];
+	uint32_t nr_tops;
+	uint64_t nr_entries;
+	uint64_t root_dev;
+	struct usage_sum rest; /* the directory itself */
+	struct largest largest;
+	struct links *links;
+	struct mounts *mounts;
+};
+
+/** usage_top() - an entry of the directory itself. */
+struct top *usage_top(const struct usage *u, uint32_t i);
+
+/** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
+void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
+
+/** usage_sum_of() - what a file is counted as. */
+struct usage_sum usage_sum_of(const struct statx *st);
+
+/** usage_saw() - count for usage_progress(), and for those who own it. */
+void usage_saw(struct worker *w, const struct usage_sum *s, const struct statx *st);
+
+/** usage_mask() - what statx(2) is asked about each file. */
+unsigned int usage_mask(const struct usage *u);
+
+/** usage_path() - the path of the entry @name of @d (NULL: of @d) below the directory. Return: malloc'ed; NULL without memory. */
+char *usage_path(const struct dir *d, const char *name);
+
+/** usage_problem() - note that @call failed at @name in @d (NULL: at @d); what is gone is only counted. */
+void usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err);
+
+/** usage_skipped() - note that a mount is left out. */
+void usage_skipped(struct usage *u, const struct dir *d, const char *name);
+
+/** usage_excluded() - does a pattern say so? */
+bool usage_excluded(const struct usage *u, const struct dir *d, const char *name);
+
+/** usage_fail() - stop, since there is no memory. */
+void usage_fail(struct usage *u, int err);
+
+/** usage_stopped() - is it to end soon? */
+bool usage_stopped(const struct usage *u);
+
+/** usage_put_dir() - one who referred to @d does so no more. */
+void usage_put_dir(struct dir *d);
+
+/** usage_take_notes() - errors, what vanished and what was left out go to the result. */
+void usage_take_notes(struct usage *u, struct usage_result *ret);
+
+/** usage_dir() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
+struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top);
+
+/** usage_push() - have it read; nr_pending has counted it. */
+void usage_push(struct worker *w, struct dir *d);
+
+/** usage_thread() - of a struct worker: work until there is no more. */
+void *usage_thread(void *worker);
+
+#endif
