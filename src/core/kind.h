@@ -78,6 +78,7 @@ enum command {
  * @out: at first a buffer that `read` may use; then the bytes read, valid until request_done() returns
  * @out_fd: the descriptor given out by `share`; owned by the request unless @out_borrowed
  * @out_borrowed: it is the entry's own
+ * @out_quick: closing it does not wait
  * @how, @backing: the answer of `open`
  * @done: called once, by request_done() only
  * @cancel: set by an operation that returned KIND_LATER: give up, finish with -EINTR or what is there
@@ -103,6 +104,7 @@ struct request {
 	struct iovec out;
 	int out_fd;
 	bool out_borrowed;
+	bool out_quick;
 	enum open_mode how;
 	int backing;
 

@@ -227,6 +227,7 @@ static void answer(struct ctl_call *call, int result)
 		a->count = a->body_len = 0;
 	if (result >= 0 && rq->out_fd >= 0) {
 		a->borrowed = rq->out_borrowed;
+		a->quick = rq->out_quick;
 		a->fd = take_fd(&rq->out_fd);
 		entry_opened(call->e);
 	}

@@ -37,6 +37,7 @@ struct ctl_answer {
 	uint32_t body_len;
 	int fd;
 	bool borrowed;
+	bool quick; /* to close */
 	_Alignas(8) unsigned char body[CTL_BODY_MAX];
 };
 

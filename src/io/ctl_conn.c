@@ -227,7 +227,9 @@ static int send_answer(struct ctl_conn *c, struct ctl_answer *a)
 	int r = c->gone ? 0 : reply(c, c->seq, a);
 
 	/* One that is not borrowed was opened for the client. */
-	if (a->fd >= 0 && !a->borrowed)
+	if (a->fd >= 0 && !a->borrowed && a->quick)
+		close(a->fd);
+	else if (a->fd >= 0 && !a->borrowed)
 		c->ctl->conf.tree->close_fd(c->ctl->conf.tree, c->cred.uid, a->fd);
 	return r;
 }

@@ -492,6 +492,7 @@ static int mem_share(struct entry *e, struct request *rq, unsigned int granted)
 	if (fd < 0)
 		return fd;
 	rq->out_fd = fd;
+	rq->out_quick = true; /* others hold it, too */
 	if ((want & 2) && !p->shared) {
 		p->shared = 1;
 		entry_save(e, NULL, -1);
