@@ -49,6 +49,7 @@ struct hint {
  * @summary: half a line for the list of commands
  * @synopsis: what follows the name, for usage
  * @options: the rest of its help; lines of at most 80 columns
+ * @own_h: -h after its verb is an option of its own, not a call for help
  */
 struct command {
 	const char *name;
@@ -56,12 +57,14 @@ struct command {
 	const char *summary;
 	const char *synopsis;
 	const char *options;
+	bool own_h;
 };
 
 extern const struct command cli_commands[];
 
 int cmd_doctor(const struct cli *cli, int argc, char **argv);
 int cmd_down(const struct cli *cli, int argc, char **argv);
+int cmd_folder(const struct cli *cli, int argc, char **argv);
 int cmd_help(const struct cli *cli, int argc, char **argv);
 int cmd_ls(const struct cli *cli, int argc, char **argv);
 int cmd_mem(const struct cli *cli, int argc, char **argv);

@@ -2,8 +2,8 @@
 /*
  * main.c - kshared(1): the table of subcommands, and the options before them.
  *
- * The program uses libkshared like any outsider. Exit status: 0 done, 1 refused or failed, 2 the
- * command line is wrong; in the last case nothing was changed.
+ * The program uses libkshared like any outsider; folder top uses engine/usage alone. Exit status:
+ * 0 done, 1 refused or failed, 2 the command line is wrong; in the last case nothing was changed.
  */
 #include <locale.h>
 #include <string.h>
@@ -85,6 +85,26 @@ const struct command cli_commands[] = {
 	  .summary = "remove entries and empty boards",
 	  .synopsis = "PATH...",
 	  .options = "PATH is inside the folder: srv/redis, mem/frames.\n" },
+	{ .name = "folder",
+	  .run = cmd_folder,
+	  .summary = "tell what fills a directory, the largest first",
+	  .synopsis = "top [OPTION...] [DIRECTORY]",
+	  .options = "top:\n"
+		     "  -n, --number N         so many entries; default 10\n"
+		     "  -h, --human-readable   sizes in powers of 1024, as 4G, 25M; the default\n"
+		     "  -b, --bytes            sizes in bytes\n"
+		     "  -d, --depth N          count sub-directories N levels deep; default all\n"
+		     "  --files                the largest files anywhere below\n"
+		     "  --apparent-size        sizes as the files have them, not as the disk has\n"
+		     "  --count                numbers of inodes instead of sizes\n"
+		     "  -x, --one-file-system  leave other file systems out\n"
+		     "  --exclude PATTERN      leave out what matches; may be given repeatedly\n"
+		     "  -0, --null             end lines with NUL; names as they are\n"
+		     "  --json                 print a JSON object\n"
+		     "  --export               the whole tree as ncdu reads it: > FILE; ncdu -f FILE\n"
+		     "DIRECTORY is any directory; default: the current one. Exit status 1: the\n"
+		     "answer is partial. kshared-folder-top(1) tells the rest.\n",
+	  .own_h = true },
 	{ .name = "help",
 	  .run = cmd_help,
 	  .summary = "explain a command",
@@ -93,11 +113,13 @@ const struct command cli_commands[] = {
 	{ 0 },
 };
 
-/* Is --help (or -h) among the words before "--"? */
-static bool asks_for_help(int argc, char **argv)
+/* Is --help (or -h, where that means help) among the words before "--"? */
+static bool asks_for_help(const struct command *command, int argc, char **argv)
 {
 	for (int i = 1; i < argc && strcmp(argv[i], "--") != 0; i++) {
-		if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0)
+		if (strcmp(argv[i], "--help") == 0)
+			return true;
+		if (strcmp(argv[i], "-h") == 0 && (i == 1 || !command->own_h))
 			return true;
 	}
 	return false;
@@ -152,7 +174,7 @@ int main(int argc, char **argv)
 	}
 	argc -= optind;
 	argv += optind;
-	if (asks_for_help(argc, argv)) {
+	if (asks_for_help(command, argc, argv)) {
 		cli_print_help(command);
 		return cli_finish(CLI_OK);
 	}

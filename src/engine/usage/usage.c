@@ -18,7 +18,6 @@
 #define THREADS_LEAST 8 /* more than there are CPUs: with cold caches they wait for the disk */
 #define THREADS_EACH 4 /* for a CPU */
 #define STACK_BYTES (128u << 10)
-#define BUFFER_BYTES (32u << 10)
 #define STOP_PATIENCE_S 1 /* for threads that hang in a file system which does not answer */
 #define FDS_OTHER 64
 
@@ -76,7 +75,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
 		pthread_mutex_init(&u->workers[i].lock, NULL);
 		u->workers[i].u = u;
-		u->workers[i].buffer = malloc(BUFFER_BYTES);
+		u->workers[i].buffer = malloc(USAGE_BUFFER_BYTES);
 		r = u->workers[i].buffer ? 0 : -ENOMEM;
 	}
 	if (r < 0) {
@@ -144,6 +143,22 @@ static struct usage_sum load(const struct usage_sum *s)
 	};
 }
 
+void usage_take_notes(struct usage *u, struct usage_result *ret)
+{
+	pthread_mutex_lock(&u->error_lock);
+	memcpy(ret->errors, u->errors, sizeof(ret->errors));
+	memset(u->errors, 0, sizeof(u->errors));
+	ret->nr_errors = u->nr_errors;
+	ret->skipped = u->skipped;
+	ret->nr_skipped = u->nr_skipped;
+	u->skipped = NULL;
+	u->nr_skipped = 0;
+	pthread_mutex_unlock(&u->error_lock);
+	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
+	ret->nr_entries = u->nr_entries;
+	ret->stopped = __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+}
+
 static int collect(struct usage *u, struct usage_result *ret)
 {
 	uint32_t n = __atomic_load_n(&u->nr_tops, __ATOMIC_ACQUIRE);
@@ -167,18 +182,7 @@ static int collect(struct usage *u, struct usage_result *ret)
 			r = largest_put(&u->largest, t->name, &s, t->mode, 0, 0);
 	}
 	largest_take(&u->largest, &ret->items, &ret->nr_items);
-	pthread_mutex_lock(&u->error_lock);
-	memcpy(ret->errors, u->errors, sizeof(ret->errors));
-	memset(u->errors, 0, sizeof(u->errors));
-	ret->nr_errors = u->nr_errors;
-	ret->skipped = u->skipped;
-	ret->nr_skipped = u->nr_skipped;
-	u->skipped = NULL;
-	u->nr_skipped = 0;
-	pthread_mutex_unlock(&u->error_lock);
-	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
-	ret->nr_entries = u->nr_entries;
-	ret->stopped = __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+	usage_take_notes(u, ret);
 	return r < 0 ? r : __atomic_load_n(&u->failed, __ATOMIC_RELAXED);
 }
 

@@ -25,6 +25,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <sys/stat.h>
 
 #define USAGE_ERRORS 20 /* so many are told in full; the others are counted */
@@ -128,7 +129,15 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 /** usage_run() - count; the calling thread is one of those that do. Once. Return: 0, also with errors in the result; -ENOMEM. */
 int usage_run(struct usage *u, struct usage_result *ret);
 
-/** usage_stop() - have usage_run() return soon. From any thread, and from a signal handler. */
+/**
+ * usage_export() - instead of usage_run(): write every file below to @out, in the format of ncdu(1). The calling thread alone.
+ * @name: of the directory, as it is to be told; ncdu has the absolute path
+ * @ret: what was noted; no items; in the total each name of a file counts
+ * Return: 0; -ENOMEM; what writing failed with.
+ */
+int usage_export(struct usage *u, FILE *out, const char *name, struct usage_result *ret);
+
+/** usage_stop() - have usage_run() or usage_export() return soon. From any thread, and from a signal handler. */
 void usage_stop(struct usage *u);
 
 /** usage_progress() - what has been counted so far, roughly. From any thread. */

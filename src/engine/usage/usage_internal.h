@@ -11,6 +11,17 @@
 #include <sys/types.h>
 
 #define NO_TOP UINT32_MAX
+#define USAGE_BUFFER_BYTES (32u << 10)
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+
+/* What getdents64(2) gives. */
+struct usage_dirent {
+	uint64_t ino;
+	int64_t off;
+	unsigned short reclen;
+	unsigned char type;
+	char name[];
+};
 
 /** usage_add() - sum up. */
 static inline void usage_add(struct usage_sum *to, const struct usage_sum *what)
@@ -180,6 +191,39 @@ struct top *usage_top(const struct usage *u, uint32_t i);
 
 /** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
+
+/** usage_sum_of() - what a file is counted as. */
+struct usage_sum usage_sum_of(const struct statx *st);
+
+/** usage_saw() - count for usage_progress(), and for those who own it. */
+void usage_saw(struct worker *w, const struct usage_sum *s, const struct statx *st);
+
+/** usage_mask() - what statx(2) is asked about each file. */
+unsigned int usage_mask(const struct usage *u);
+
+/** usage_path() - the path of the entry @name of @d (NULL: of @d) below the directory. Return: malloc'ed; NULL without memory. */
+char *usage_path(const struct dir *d, const char *name);
+
+/** usage_problem() - note that @call failed at @name in @d (NULL: at @d); what is gone is only counted. */
+void usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err);
+
+/** usage_skipped() - note that a mount is left out. */
+void usage_skipped(struct usage *u, const struct dir *d, const char *name);
+
+/** usage_excluded() - does a pattern say so? */
+bool usage_excluded(const struct usage *u, const struct dir *d, const char *name);
+
+/** usage_fail() - stop, since there is no memory. */
+void usage_fail(struct usage *u, int err);
+
+/** usage_stopped() - is it to end soon? */
+bool usage_stopped(const struct usage *u);
+
+/** usage_put_dir() - one who referred to @d does so no more. */
+void usage_put_dir(struct dir *d);
+
+/** usage_take_notes() - errors, what vanished and what was left out go to the result. */
+void usage_take_notes(struct usage *u, struct usage_result *ret);
 
 /** usage_dir() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
 struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top);

@@ -27,22 +27,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BUFFER_BYTES (32u << 10)
 #define PENDING_MAX 512 /* directories on a thread's stack; then it goes on with them before it reads further */
 #define STOP_LOOK 256 /* entries between two looks at whether to stop */
 #define KEEP_EVERY 64 /* beyond what descriptors allow, each 64th level's is kept */
 #define FIRST_CHUNK 256 /* entries of the directory itself, in the first chunk of them */
-#define FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 #define MASK (STATX_TYPE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MNT_ID)
 #define MASK_OWNER (STATX_UID | STATX_GID)
-
-struct dirent64_ {
-	uint64_t ino;
-	int64_t off;
-	unsigned short reclen;
-	unsigned char type;
-	char name[];
-};
 
 struct top *usage_top(const struct usage *u, uint32_t i)
 {
@@ -94,8 +84,7 @@ void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum)
 	add_atomic(top == NO_TOP ? &u->rest : &usage_top(u, top)->sum, sum);
 }
 
-/* What is asked about each file. */
-static unsigned int mask_of(const struct usage *u)
+unsigned int usage_mask(const struct usage *u)
 {
 	return MASK | (u->o.nr_owners ? MASK_OWNER : 0);
 }
@@ -108,8 +97,7 @@ static void add_own(struct usage_sum *to, const struct usage_sum *s)
 	__atomic_store_n(&to->count, to->count + s->count, __ATOMIC_RELAXED);
 }
 
-/* For usage_progress(), and for those who own it. */
-static void saw(struct worker *w, const struct usage_sum *s, const struct statx *st)
+void usage_saw(struct worker *w, const struct usage_sum *s, const struct statx *st)
 {
 	const struct usage_options *o = &w->u->o;
 
@@ -122,8 +110,7 @@ static void saw(struct worker *w, const struct usage_sum *s, const struct statx 
 			add_own(&w->owned[i], s);
 }
 
-/* The path of an entry below the directory; malloc'ed. */
-static char *path_of(const struct dir *d, const char *name)
+char *usage_path(const struct dir *d, const char *name)
 {
 	size_t len = name ? strlen(name) + 1 : 0;
 	const struct dir *p;
@@ -153,13 +140,13 @@ static char *path_of(const struct dir *d, const char *name)
 	return path;
 }
 
-static void fail(struct usage *u, int err)
+void usage_fail(struct usage *u, int err)
 {
 	__atomic_store_n(&u->failed, err, __ATOMIC_RELAXED);
 	__atomic_store_n(&u->stop, true, __ATOMIC_RELAXED);
 }
 
-static void problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
+void usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
 {
 	char *path;
 
@@ -169,16 +156,16 @@ static void problem(struct usage *u, const struct dir *d, const char *name, cons
 	}
 	pthread_mutex_lock(&u->error_lock);
 	if (u->nr_errors < USAGE_ERRORS) {
-		path = path_of(d, name);
+		path = usage_path(d, name);
 		u->errors[u->nr_errors] = (struct usage_error){ .path = path, .call = call, .err = err };
 	}
 	u->nr_errors++;
 	pthread_mutex_unlock(&u->error_lock);
 }
 
-static void skipped(struct usage *u, const struct dir *d)
+void usage_skipped(struct usage *u, const struct dir *d, const char *name)
 {
-	char **grown, *path = path_of(d, NULL);
+	char **grown, *path = usage_path(d, name);
 
 	pthread_mutex_lock(&u->error_lock);
 	grown = path ? reallocarray(u->skipped, u->nr_skipped + 1, sizeof(*grown)) : NULL;
@@ -189,11 +176,11 @@ static void skipped(struct usage *u, const struct dir *d)
 	pthread_mutex_unlock(&u->error_lock);
 	if (!grown) {
 		free(path);
-		fail(u, -ENOMEM);
+		usage_fail(u, -ENOMEM);
 	}
 }
 
-static bool excluded(const struct usage *u, const struct dir *d, const char *name)
+bool usage_excluded(const struct usage *u, const struct dir *d, const char *name)
 {
 	cleanup_free char *path = NULL;
 
@@ -204,7 +191,7 @@ static bool excluded(const struct usage *u, const struct dir *d, const char *nam
 			continue;
 		}
 		if (!path)
-			path = path_of(d, name);
+			path = usage_path(d, name);
 		if (path && fnmatch(*p, path, 0) == 0)
 			return true;
 	}
@@ -252,7 +239,7 @@ static void leave_fd(struct dir *d)
 	}
 }
 
-static void put_dir(struct dir *d)
+void usage_put_dir(struct dir *d)
 {
 	while (d && __atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL) == 0) {
 		struct dir *parent = d->parent;
@@ -267,13 +254,13 @@ static void put_dir(struct dir *d)
 /* Open a directory, from its parent, or from the next one above whose descriptor was kept. Return: it; -1 with errno. */
 static int open_dir(const struct usage *u, const struct dir *d)
 {
-	struct open_how how = { .flags = FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	struct open_how how = { .flags = DIR_FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
 	const struct dir *from = d->parent;
 	char path[PATH_MAX];
 	char *at = path + sizeof(path) - 1;
 
 	if (keeps_fd(u, from))
-		return openat(from->fd, d->name, FLAGS);
+		return openat(from->fd, d->name, DIR_FLAGS);
 	*at = 0;
 	for (from = d;; from = from->parent) {
 		size_t len = strlen(from->name);
@@ -364,13 +351,12 @@ static struct dir *steal(struct worker *w)
 	return NULL;
 }
 
-static bool stopped(const struct usage *u)
+bool usage_stopped(const struct usage *u)
 {
 	return __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
 }
 
-/* What a file is counted as. */
-static struct usage_sum sum_of(const struct statx *st)
+struct usage_sum usage_sum_of(const struct statx *st)
 {
 	return (struct usage_sum){ .disk = st->stx_blocks * 512, .apparent = st->stx_size, .count = 1 };
 }
@@ -383,18 +369,18 @@ static void offer(struct usage *u, const struct dir *d, const char *name, const 
 
 	if (!largest_wants(&u->largest, sum))
 		return;
-	path = path_of(d, name);
+	path = usage_path(d, name);
 	if (!path ||
 	    largest_put(&u->largest, path, sum, st->stx_mode, several ? makedev(st->stx_dev_major, st->stx_dev_minor) : 0,
 			several ? st->stx_ino : 0) < 0)
-		fail(u, -ENOMEM);
+		usage_fail(u, -ENOMEM);
 }
 
 /* A file, or a directory that is not gone into. @sum: of the directory it is in, if it counts there */
 static void count_file(struct worker *w, struct dir *d, const char *name, const struct statx *st, struct usage_sum *sum)
 {
 	struct usage *u = w->u;
-	struct usage_sum s = sum_of(st);
+	struct usage_sum s = usage_sum_of(st);
 	uint32_t top = d->top, where;
 	bool first, last, is_entry = !d->parent && !u->o.files, several = st->stx_nlink > 1 && !S_ISDIR(st->stx_mode);
 
@@ -403,26 +389,26 @@ static void count_file(struct worker *w, struct dir *d, const char *name, const 
 	if (!several) {
 		usage_add(sum, &s);
 		if (is_entry && largest_put(&u->largest, name, &s, st->stx_mode, 0, 0) < 0)
-			fail(u, -ENOMEM);
-		saw(w, &s, st);
+			usage_fail(u, -ENOMEM);
+		usage_saw(w, &s, st);
 		return;
 	}
 	if (is_entry) {
 		top = new_top(u, name, st->stx_mode);
 		if (top == NO_TOP) {
-			fail(u, -ENOMEM);
+			usage_fail(u, -ENOMEM);
 			return;
 		}
 	}
 	if (links_seen(u->links, makedev(st->stx_dev_major, st->stx_dev_minor), st->stx_ino, st->stx_nlink, &s, top,
 		       top_before, u, &where, &last, &first) < 0) {
-		fail(u, -ENOMEM);
+		usage_fail(u, -ENOMEM);
 		return;
 	}
 	if (last)
 		usage_count_for(u, where, &s);
 	if (first)
-		saw(w, &s, st);
+		usage_saw(w, &s, st);
 }
 
 /* Look at a directory that was opened: is it to be read? Its own size is counted here. */
@@ -433,8 +419,8 @@ static bool enter(struct worker *w, struct dir *d)
 	struct statx st;
 	bool is_mount;
 
-	if (statx(d->fd, "", AT_EMPTY_PATH, mask_of(u), &st) < 0) {
-		problem(u, d, NULL, "statx", errno);
+	if (statx(d->fd, "", AT_EMPTY_PATH, usage_mask(u), &st) < 0) {
+		usage_problem(u, d, NULL, "statx", errno);
 		return false;
 	}
 	d->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
@@ -442,12 +428,12 @@ static bool enter(struct worker *w, struct dir *d)
 	if (d->parent && u->o.one_fs && d->dev != u->root_dev)
 		return false;
 	if (d->parent && is_mount && mounts_skip(u->mounts, st.stx_mnt_id)) {
-		skipped(u, d);
+		usage_skipped(u, d, NULL);
 		return false;
 	}
-	s = sum_of(&st);
+	s = usage_sum_of(&st);
 	usage_count_for(u, d->top, &s);
-	saw(w, &s, &st);
+	usage_saw(w, &s, &st);
 	d->entered = true;
 	return true;
 }
@@ -464,13 +450,13 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 	if (!d->parent && !u->o.files) {
 		top = new_top(u, name, S_IFDIR);
 		if (top == NO_TOP) {
-			fail(u, -ENOMEM);
+			usage_fail(u, -ENOMEM);
 			return true;
 		}
 	}
 	child = usage_dir(u, d, name, top);
 	if (!child) {
-		fail(u, -ENOMEM);
+		usage_fail(u, -ENOMEM);
 		return true;
 	}
 	child->below = *list;
@@ -478,30 +464,34 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 	return true;
 }
 
-static void count_entry(struct worker *w, struct dir *d, const struct dirent64_ *e, struct usage_sum *sum, struct dir **list)
+static void count_entry(struct worker *w, struct dir *d, const struct usage_dirent *e, struct usage_sum *sum, struct dir **list)
 {
 	struct usage *u = w->u;
 	struct statx st;
 
 	if (e->name[0] == '.' && (!e->name[1] || (e->name[1] == '.' && !e->name[2])))
 		return;
-	if (u->o.excludes && excluded(u, d, e->name))
+	if (u->o.excludes && usage_excluded(u, d, e->name))
 		return;
 	if (!d->parent)
 		u->nr_entries++;
 	if (e->type == DT_DIR && add_dir(w, d, e->name, list))
 		return;
-	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, mask_of(u), &st) < 0) {
-		problem(u, d, e->name, "statx", errno);
+	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(u), &st) < 0) {
+		usage_problem(u, d, e->name, "statx", errno);
 		return;
 	}
 	if (e->type == DT_UNKNOWN && S_ISDIR(st.stx_mode) && add_dir(w, d, e->name, list))
 		return;
-	/* A mount that is not gone into is left out like one that is. */
-	if (S_ISDIR(st.stx_mode) && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) &&
-	    ((u->o.one_fs && makedev(st.stx_dev_major, st.stx_dev_minor) != u->root_dev) ||
-	     mounts_skip(u->mounts, st.stx_mnt_id)))
-		return;
+	/* A file can be a mount, too; and a directory that is not gone into. */
+	if (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) {
+		if (u->o.one_fs && makedev(st.stx_dev_major, st.stx_dev_minor) != u->root_dev)
+			return;
+		if (mounts_skip(u->mounts, st.stx_mnt_id)) {
+			usage_skipped(u, d, e->name);
+			return;
+		}
+	}
 	count_file(w, d, e->name, &st, sum);
 }
 
@@ -526,16 +516,16 @@ static bool read_dir(struct worker *w, struct dir *d)
 		struct usage_sum sum = { 0 };
 		struct dir *list = NULL, *c;
 		unsigned int n = 0;
-		long len = syscall(SYS_getdents64, d->fd, w->buffer, BUFFER_BYTES);
+		long len = syscall(SYS_getdents64, d->fd, w->buffer, USAGE_BUFFER_BYTES);
 
 		if (len < 0)
-			problem(u, d, NULL, "getdents64", errno);
+			usage_problem(u, d, NULL, "getdents64", errno);
 		if (len <= 0)
 			return true;
 		for (long at = 0; at < len;) {
-			const struct dirent64_ *e = (const struct dirent64_ *)(w->buffer + at);
+			const struct usage_dirent *e = (const struct usage_dirent *)(w->buffer + at);
 
-			if (++looked % STOP_LOOK == 0 && stopped(u))
+			if (++looked % STOP_LOOK == 0 && usage_stopped(u))
 				break;
 			count_entry(w, d, e, &sum, &list);
 			d->at = e->off;
@@ -545,14 +535,14 @@ static bool read_dir(struct worker *w, struct dir *d)
 			usage_count_for(u, d->top, &sum);
 		for (c = list; c; c = c->below)
 			n++;
-		if (w->nr + n > PENDING_MAX && n && !stopped(u)) {
+		if (w->nr + n > PENDING_MAX && n && !usage_stopped(u)) {
 			__atomic_add_fetch(&u->nr_pending, 1, __ATOMIC_SEQ_CST);
 			usage_push(w, d);
 			push_all(w, list, n);
 			return false;
 		}
 		push_all(w, list, n);
-		if (stopped(u))
+		if (usage_stopped(u))
 			return true;
 	}
 }
@@ -563,31 +553,31 @@ static void handle(struct worker *w, struct dir *d)
 	bool fine = true, done;
 
 	if (d->fd < 0) {
-		d->fd = stopped(u) ? -1 : open_dir(u, d);
-		if (d->fd < 0 && !stopped(u)) {
+		d->fd = usage_stopped(u) ? -1 : open_dir(u, d);
+		if (d->fd < 0 && !usage_stopped(u)) {
 			struct statx st;
 			int err = errno;
 
-			problem(u, d, NULL, "open", err);
+			usage_problem(u, d, NULL, "open", err);
 			/* What it takes itself can be told all the same. */
 			if (keeps_fd(u, d->parent) &&
-			    statx(d->parent->fd, d->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, mask_of(u), &st) == 0) {
-				struct usage_sum s = sum_of(&st);
+			    statx(d->parent->fd, d->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(u), &st) == 0) {
+				struct usage_sum s = usage_sum_of(&st);
 
 				usage_count_for(u, d->top, &s);
-				saw(w, &s, &st);
+				usage_saw(w, &s, &st);
 			}
 		}
 		leave_fd(anchor_of(u, d));
 		if (d->fd < 0) {
-			put_dir(d);
+			usage_put_dir(d);
 			return;
 		}
 		fine = enter(w, d);
 	} else if (!d->entered) {
 		fine = enter(w, d);
 	} else if (lseek(d->fd, d->at, SEEK_SET) < 0) {
-		problem(u, d, NULL, "lseek", errno);
+		usage_problem(u, d, NULL, "lseek", errno);
 		fine = false;
 	}
 	done = !fine || read_dir(w, d);
@@ -598,7 +588,7 @@ static void handle(struct worker *w, struct dir *d)
 		d->fd = -1;
 	}
 	leave_fd(d);
-	put_dir(d);
+	usage_put_dir(d);
 }
 
 static struct dir *wait_for_work(struct worker *w)

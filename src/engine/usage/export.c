@@ -1,0 +1,312 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * export.c - the whole tree in the format that ncdu(1) reads and writes: https://dev.yorhel.nl/ncdu/jsonfmt, version 1.2.
+ *
+ * One thread goes down into each directory as it is met and writes what it sees, so memory depends on the tree's depth alone: of each level
+ * there is at most one buffer of names of sub-directories. A name is written as its bytes, like ncdu does, with control characters
+ * escaped: the text is JSON but for names that are no UTF-8. A file with several names is written with each of them, with its inode number,
+ * by which the reader counts it once.
+ *
+ * Beyond what descriptors allow, a directory is closed while one below it is read, and opened again from there as "..".
+ */
+#include <engine/usage/usage_internal.h>
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A directory that is being read. @names: sub-directories of the last piece that was read, from @at to @len */
+struct level {
+	struct level *up;
+	struct dir *d;
+	uint64_t ino;
+	char *names;
+	size_t at;
+	size_t len;
+};
+
+struct export {
+	struct usage *u;
+	struct worker *w;
+	FILE *out;
+	struct level *level;
+	int r;
+};
+
+static void write_text(FILE *out, const char *text)
+{
+	putc_unlocked('"', out);
+	for (const unsigned char *p = (const unsigned char *)text; *p; p++) {
+		if (*p < ' ' || *p == 0x7f)
+			fprintf(out, "\\u%04x", *p);
+		else if (*p == '"' || *p == '\\')
+			fprintf(out, "\\%c", *p);
+		else
+			putc_unlocked(*p, out);
+	}
+	putc_unlocked('"', out);
+}
+
+/* The beginning of an object for an entry. @st: NULL: nothing is known of it */
+static void write_info(struct export *x, const char *name, const struct statx *st)
+{
+	fputs("{\"name\":", x->out);
+	write_text(x->out, name);
+	if (!st)
+		return;
+	if (st->stx_size)
+		fprintf(x->out, ",\"asize\":%" PRIu64, (uint64_t)st->stx_size);
+	if (st->stx_blocks)
+		fprintf(x->out, ",\"dsize\":%" PRIu64, (uint64_t)st->stx_blocks * 512);
+	if (S_ISDIR(st->stx_mode))
+		return;
+	if (st->stx_nlink > 1)
+		fprintf(x->out, ",\"ino\":%" PRIu64 ",\"hlnkc\":true,\"nlink\":%" PRIu32, (uint64_t)st->stx_ino,
+			st->stx_nlink);
+	if (!S_ISREG(st->stx_mode))
+		fputs(",\"notreg\":true", x->out);
+}
+
+static void write_left_out(struct export *x, const char *name, const char *why)
+{
+	fputs(",\n", x->out);
+	write_info(x, name, NULL);
+	fprintf(x->out, ",\"excluded\":\"%s\"}", why);
+}
+
+/* A directory of which no more is told. */
+static void write_closed(struct export *x, const char *name, const struct statx *st, bool unread)
+{
+	struct usage_sum s;
+
+	fputs(",\n[", x->out);
+	write_info(x, name, st);
+	fputs(unread ? ",\"read_error\":true}]" : "}]", x->out);
+	if (st) {
+		s = usage_sum_of(st);
+		usage_saw(x->w, &s, st);
+	}
+}
+
+static bool left_out(struct export *x, const struct dir *d, const char *name, const struct statx *st)
+{
+	if (!(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) || !mounts_skip(x->u->mounts, st->stx_mnt_id))
+		return x->u->o.one_fs && makedev(st->stx_dev_major, st->stx_dev_minor) != x->u->root_dev;
+	usage_skipped(x->u, d, name);
+	return true;
+}
+
+/* Begin to read a directory. Takes the descriptor. */
+static void go_down(struct export *x, struct dir *parent, const char *name, int fd, const struct statx *st)
+{
+	struct level *l = calloc(1, sizeof(*l));
+	struct usage_sum s = usage_sum_of(st);
+
+	if (l)
+		l->d = usage_dir(x->u, parent, parent ? name : "", NO_TOP);
+	if (!l || !l->d) {
+		free(l);
+		close(fd);
+		x->r = -ENOMEM;
+		return;
+	}
+	l->d->fd = fd;
+	l->d->dev = makedev(st->stx_dev_major, st->stx_dev_minor);
+	l->ino = st->stx_ino;
+	l->up = x->level;
+	x->level = l;
+	fputs(",\n[", x->out);
+	write_info(x, name, st);
+	if (!parent || parent->dev != l->d->dev)
+		fprintf(x->out, ",\"dev\":%" PRIu64, l->d->dev);
+	putc_unlocked('}', x->out);
+	usage_saw(x->w, &s, st);
+	if (parent && parent->depth >= x->u->deep) {
+		close(parent->fd);
+		parent->fd = -1;
+	}
+}
+
+/* Open the directory above the present one again. */
+static int reopen(struct export *x, const struct level *up)
+{
+	int fd = openat(x->level->d->fd, "..", DIR_FLAGS);
+	struct statx st;
+
+	if (fd < 0)
+		return -errno;
+	if (statx(fd, "", AT_EMPTY_PATH, usage_mask(x->u), &st) < 0 || st.stx_ino != up->ino ||
+	    makedev(st.stx_dev_major, st.stx_dev_minor) != up->d->dev || lseek(fd, up->d->at, SEEK_SET) < 0) {
+		close(fd);
+		return -EBUSY; /* the one below was moved */
+	}
+	up->d->fd = fd;
+	return 0;
+}
+
+static void go_up(struct export *x)
+{
+	struct level *l = x->level, *up = l->up;
+	int r;
+
+	fputs("]", x->out);
+	if (up && up->d->fd < 0 && l->d->fd >= 0 && !usage_stopped(x->u)) {
+		r = reopen(x, up);
+		if (r < 0)
+			usage_problem(x->u, up->d, NULL, "open", -r);
+	}
+	x->level = up;
+	usage_put_dir(l->d); /* closes it */
+	free(l->names);
+	free(l);
+}
+
+static void enter(struct export *x, const char *name)
+{
+	struct dir *d = x->level->d;
+	int fd = openat(d->fd, name, DIR_FLAGS), err = errno;
+	struct statx st;
+	bool known = statx(fd < 0 ? d->fd : fd, fd < 0 ? name : "", fd < 0 ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH,
+			   usage_mask(x->u), &st) == 0;
+
+	if (fd < 0 || !known) {
+		err = fd < 0 ? err : errno;
+		usage_problem(x->u, d, name, fd < 0 ? "open" : "statx", err);
+		if (err != ENOENT && err != ESTALE)
+			write_closed(x, name, known ? &st : NULL, true);
+	} else if (left_out(x, d, name, &st)) {
+		write_left_out(x, name, "otherfs");
+	} else {
+		go_down(x, d, name, fd, &st);
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+}
+
+/* Return: false: it is a sub-directory that is to be read. */
+static bool write_entry(struct export *x, const struct usage_dirent *e)
+{
+	const struct dir *d = x->level->d;
+	struct usage_sum s;
+	struct statx st;
+
+	if (usage_excluded(x->u, d, e->name)) {
+		write_left_out(x, e->name, "pattern");
+		return true;
+	}
+	if (e->type == DT_DIR && d->depth < x->u->o.depth)
+		return false;
+	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) < 0) {
+		usage_problem(x->u, d, e->name, "statx", errno);
+		if (errno != ENOENT && errno != ESTALE) {
+			fputs(",\n", x->out);
+			write_info(x, e->name, NULL);
+			fputs(",\"read_error\":true}", x->out);
+		}
+		return true;
+	}
+	if (S_ISDIR(st.stx_mode) && d->depth < x->u->o.depth)
+		return false;
+	if (left_out(x, d, e->name, &st)) {
+		write_left_out(x, e->name, "otherfs");
+	} else if (S_ISDIR(st.stx_mode)) {
+		write_closed(x, e->name, &st, false);
+	} else {
+		fputs(",\n", x->out);
+		write_info(x, e->name, &st);
+		putc_unlocked('}', x->out);
+		s = usage_sum_of(&st);
+		usage_saw(x->w, &s, &st);
+	}
+	return true;
+}
+
+/* Remember a sub-directory of the piece that is being read. */
+static int remember(struct level *l, const char *name)
+{
+	size_t len = strlen(name) + 1;
+
+	if (!l->names) {
+		l->names = malloc(USAGE_BUFFER_BYTES);
+		if (!l->names)
+			return -ENOMEM;
+	}
+	memcpy(l->names + l->len, name, len);
+	l->len += len;
+	return 0;
+}
+
+/* Read a piece of the present directory. Return: false: there is no more. */
+static bool read_piece(struct export *x)
+{
+	struct level *l = x->level;
+	long len = l->d->fd < 0 ? 0 : syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
+
+	if (len < 0)
+		usage_problem(x->u, l->d, NULL, "getdents64", errno);
+	free(l->names);
+	l->names = NULL;
+	l->at = l->len = 0;
+	for (long at = 0; at < len && x->r == 0 && !usage_stopped(x->u);) {
+		const struct usage_dirent *e = (const struct usage_dirent *)(x->w->buffer + at);
+
+		at += e->reclen;
+		l->d->at = e->off;
+		if (strcmp(e->name, ".") == 0 || strcmp(e->name, "..") == 0)
+			continue;
+		if (!l->d->parent)
+			x->u->nr_entries++;
+		if (!write_entry(x, e))
+			x->r = remember(l, e->name);
+		else if (ferror(x->out))
+			x->r = -errno; /* writing was the last thing that was done */
+	}
+	return len > 0;
+}
+
+static void walk(struct export *x)
+{
+	while (x->level) {
+		struct level *l = x->level;
+
+		if (x->r < 0 || usage_stopped(x->u)) {
+			go_up(x);
+		} else if (l->at < l->len && l->d->fd >= 0) {
+			const char *name = l->names + l->at;
+
+			l->at += strlen(name) + 1;
+			enter(x, name);
+		} else if (!read_piece(x)) {
+			go_up(x);
+		}
+	}
+}
+
+int usage_export(struct usage *u, FILE *out, const char *name, struct usage_result *ret)
+{
+	struct export x = { .u = u, .w = &u->workers[0], .out = out };
+	struct statx st;
+
+	*ret = (struct usage_result){ 0 };
+	if (statx(u->fd, "", AT_EMPTY_PATH, usage_mask(u), &st) < 0)
+		return -errno;
+	fprintf(out, "[1,2,{\"progname\":\"kshared\",\"progver\":\"" KSHARED_VERSION "\",\"timestamp\":%jd}",
+		(intmax_t)time(NULL));
+	go_down(&x, NULL, name, u->fd, &st);
+	u->fd = -1;
+	walk(&x);
+	fputs("]\n", out);
+	ret->total = usage_progress(u);
+	usage_take_notes(u, ret);
+	if (x.r == 0 && fflush(out) != 0)
+		x.r = -errno;
+	return x.r;
+}
