@@ -5,7 +5,7 @@
  *	bench-turns [--cold] GROUP ROUNDS { LANE COMMAND }...
  *
  * What bench_group() is for functions: in each round every command runs once, in an order that turns round each time. A COMMAND is
- * the shell's; its output goes to /dev/null. Before anything is kept each runs once; with --cold it does not, but every run
+ * the shell's; its output goes to /dev/null, and what it says to stderr is shown if it fails. Before anything is kept each runs once; with --cold it does not, but every run
  * finds the kernel's caches dropped, which needs root. Prints bench.h's lines for GROUP, and for "peak memory, GROUP" with
  * bytes in place of nanoseconds: of the largest process, by the kernel's account (ru_maxrss).
  *
@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -33,8 +34,19 @@ static void drop_caches(void)
 	close(fd);
 }
 
+/* What the command said. */
+static void show(int fd)
+{
+	char text[4096];
+	ssize_t len = pread(fd, text, sizeof(text), 0);
+
+	if (len > 0)
+		fwrite(text, 1, (size_t)len, stderr);
+}
+
 static double run(const char *lane, const char *command, double *ret_bytes)
 {
+	int said = bench_fd(memfd_create("stderr", MFD_CLOEXEC), "memfd_create");
 	int64_t start = bench_now_ns();
 	struct rusage usage;
 	double ns;
@@ -48,6 +60,7 @@ static double run(const char *lane, const char *command, double *ret_bytes)
 
 		dup2(null, STDIN_FILENO);
 		dup2(null, STDOUT_FILENO);
+		dup2(said, STDERR_FILENO);
 		execl("/bin/sh", "sh", "-c", command, (char *)NULL);
 		bench_die("/bin/sh");
 	}
@@ -55,9 +68,11 @@ static double run(const char *lane, const char *command, double *ret_bytes)
 		bench_die("wait4");
 	ns = (double)(bench_now_ns() - start);
 	if (status != 0) {
+		show(said);
 		errno = 0;
 		bench_die("%s: wait status %#x of: %s", lane, (unsigned int)status, command);
 	}
+	close(said);
 	*ret_bytes = (double)usage.ru_maxrss * 1024;
 	return ns;
 }
