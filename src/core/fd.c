@@ -9,6 +9,8 @@
 #include <errno.h>
 #include <utlist.h>
 
+#define EVICT_PART 256
+
 static void lru_add(struct entry *e)
 {
 	DL_APPEND2(e->tree->lru, e, lru_prev, lru_next);
@@ -25,13 +27,17 @@ static void make_room(struct tree *t)
 {
 	struct entry *e, *tmp;
 
+	unsigned int n = t->max_fds / EVICT_PART + 1;
+
 	if (t->nr_fds < t->max_fds)
 		return;
+	/* Some at a time: to close one aside costs a thread, to close many hardly more. */
 	DL_FOREACH_SAFE2 (t->lru, e, tmp, lru_next) {
 		if (e->pins)
 			continue;
 		entry_keep_fd(e, -1);
-		return;
+		if (--n == 0)
+			return;
 	}
 }
 

@@ -25,6 +25,7 @@ struct aside {
 	struct aside_job *done;
 	int fd;
 	unsigned int nr_threads;
+	unsigned int nr_starting; /* have not looked for a job yet */
 	unsigned int busy[ASIDE_OWNERS]; /* threads that work for an owner */
 	bool ended;
 };
@@ -94,6 +95,8 @@ static void finished(struct aside *a, struct aside_job *j)
 	(void)!write(a->fd, &(uint64_t){ 1 }, sizeof(uint64_t));
 }
 
+static void start_thread(struct aside *a);
+
 static void *thread_main(void *arg)
 {
 	struct aside *a = arg;
@@ -101,7 +104,11 @@ static void *thread_main(void *arg)
 	bool last;
 
 	pthread_mutex_lock(&a->lock);
+	a->nr_starting--;
 	while ((j = next_job(a))) {
+		/* This one may hang: another looks after the rest. */
+		if (a->jobs)
+			start_thread(a);
 		pthread_mutex_unlock(&a->lock);
 		j->work(j);
 		pthread_mutex_lock(&a->lock);
@@ -120,13 +127,17 @@ static void start_thread(struct aside *a)
 	pthread_attr_t attr;
 	pthread_t thread;
 
+	if (a->nr_starting || a->nr_threads >= THREADS_MAX)
+		return;
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
 	pthread_attr_init(&attr);
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
-	if (pthread_create(&thread, &attr, thread_main, a) == 0)
+	if (pthread_create(&thread, &attr, thread_main, a) == 0) {
 		a->nr_threads++;
+		a->nr_starting++;
+	}
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
 }
@@ -137,7 +148,7 @@ void aside_start(struct aside *a, struct aside_job *j, uint32_t owner)
 	j->begun = false;
 	pthread_mutex_lock(&a->lock);
 	DL_APPEND(a->jobs, j);
-	if (a->nr_threads < THREADS_MAX && a->busy[j->bucket] < share(j->bucket))
+	if (a->busy[j->bucket] < share(j->bucket))
 		start_thread(a);
 	pthread_mutex_unlock(&a->lock);
 }
