@@ -23,6 +23,20 @@ static void lru_del(struct entry *e)
 	e->tree->nr_fds--;
 }
 
+static void let_go(struct entry *e)
+{
+	struct tree *t = e->tree;
+	int fd = e->fd;
+
+	if (!t->close_copy) {
+		entry_keep_fd(e, -1);
+		return;
+	}
+	lru_del(e);
+	e->fd = -1;
+	t->close_copy(t, e->uid, fd);
+}
+
 static void make_room(struct tree *t)
 {
 	struct entry *e, *tmp;
@@ -35,7 +49,7 @@ static void make_room(struct tree *t)
 	DL_FOREACH_SAFE2 (t->lru, e, tmp, lru_next) {
 		if (e->pins)
 			continue;
-		entry_keep_fd(e, -1);
+		let_go(e);
 		if (--n == 0)
 			return;
 	}

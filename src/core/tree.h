@@ -82,6 +82,7 @@ struct limits {
  * struct tree - the folder as a whole.
  * @relay, @poller, @aside: for kinds; core only hands them on
  * @close_fd: closes a descriptor that came from @uid, without ever blocking
+ * @close_copy: as @close_fd, of an entry that stays, so that the store has the descriptor, too; NULL: @close_fd
  * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
@@ -100,6 +101,7 @@ struct tree {
 	struct poller *poller;
 	struct aside *aside;
 	void (*close_fd)(struct tree *t, uid_t uid, int fd);
+	void (*close_copy)(struct tree *t, uid_t uid, int fd);
 	bool (*barred)(struct tree *t, uid_t uid);
 	void (*attr_changed)(struct tree *t, const struct entry *e);
 	void (*names_changed)(struct tree *t);

@@ -28,6 +28,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
 #include <time.h>
@@ -84,6 +85,18 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 	struct worker *w = t->owner;
 
 	closer_close(&w->closer, uid, fd, t->dev);
+}
+
+/* It is not the last; and of a socket only the last close may wait. */
+static void close_copy(struct tree *t, uid_t uid, int fd)
+{
+	socklen_t len = sizeof(int);
+	int type;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
+		close(fd);
+	else
+		close_fd(t, uid, fd);
 }
 
 static uint64_t seconds(void)
@@ -338,6 +351,7 @@ static int make_tree(struct worker *w)
 		return r;
 	w->tree->owner = w;
 	w->tree->close_fd = close_fd;
+	w->tree->close_copy = close_copy;
 	w->tree->barred = barred;
 	w->tree->attr_changed = attr_changed;
 	w->tree->names_changed = names_changed;
