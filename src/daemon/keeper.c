@@ -351,7 +351,7 @@ static void on_query(struct keeper *k, const void *bytes)
 		fd = table_borrow(k->table, q.id, &held);
 		reply(k, q.op, fd < 0 ? fd : 0, fd);
 		if (fd >= 0 && !held)
-			table_close(k->table, fd);
+			table_close_copy(k->table, fd);
 		return;
 	case KEEP_READY:
 		k->ready = k->served = true;

@@ -16,6 +16,7 @@
 #include <linux/capability.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -69,6 +70,18 @@ static size_t padded(size_t n)
 void table_close(struct table *t, int fd)
 {
 	closer_close(&t->closer, 0, fd, 0);
+}
+
+void table_close_copy(struct table *t, int fd)
+{
+	socklen_t len = sizeof(int);
+	int type;
+
+	/* Of a socket only the last close may wait. */
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
+		close(fd);
+	else
+		table_close(t, fd);
 }
 
 int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *closing)
@@ -401,7 +414,7 @@ int table_backing(struct table *t, uint64_t id, int fuse_fd)
 		return fd;
 	r = register_backing(fuse_fd, fd);
 	if (!held)
-		table_close(t, fd);
+		table_close_copy(t, fd);
 	if (r < 0)
 		return r;
 	i->backing = r;

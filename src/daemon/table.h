@@ -53,6 +53,9 @@ int table_snapshot(const struct table *t, int fd, struct keep_snapshot *head);
 /** table_close() - close a descriptor that is in no record, without waiting. */
 void table_close(struct table *t, int fd);
 
+/** table_close_copy() - close what table_borrow() gave, which a vault has, too. */
+void table_close_copy(struct table *t, int fd);
+
 /** table_is_vault() - is @pid one of the vaults? Its death is a loss that must be said. */
 bool table_is_vault(const struct table *t, pid_t pid);
 
