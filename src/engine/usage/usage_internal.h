@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * usage_internal.h - the parts of a count: the walk (walk.c), files with several names (links.c), the largest so far
- * (largest.c), mounts (mounts.c).
+ * usage_internal.h - the parts of a count: the walk (walk.c), its directories (dir.c), files with several names (links.c), the
+ * largest so far (largest.c), mounts (mounts.c).
  */
 #ifndef KSHARED_ENGINE_USAGE_INTERNAL_H
 #define KSHARED_ENGINE_USAGE_INTERNAL_H
@@ -107,6 +107,7 @@ void mounts_free(struct mounts *m);
  * walk.c: the threads.
  */
 #define TOP_CHUNKS 24
+#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 /* An entry of the directory itself that has parts, or names elsewhere. */
 struct top {
@@ -116,19 +117,22 @@ struct top {
 };
 
 /*
- * A directory that is to be read, is read, or has sub-directories that are.
+ * dir.c: a directory that is to be read, is read, or has sub-directories that are.
+ * @anchor: the next one above whose descriptor is kept: where the path to this one begins. NULL: this is the first one
  * @fd: -1: not opened yet, or closed again
- * @users: who need @fd: its reader, and sub-directories that are not opened yet
+ * @users: who need @fd: its reader, and those below that have it as their anchor and are still to be opened
  * @at: where to go on
  */
 struct dir {
 	struct dir *parent;
+	struct dir *anchor;
 	struct dir *below; /* on the stack */
 	int fd;
 	unsigned int refs;
 	unsigned int users;
 	uint32_t top;
 	uint32_t depth;
+	bool keeps; /* its descriptor is kept for those below */
 	bool entered; /* its own size is counted */
 	uint64_t dev;
 	int64_t at;
@@ -136,12 +140,12 @@ struct dir {
 };
 
 struct worker {
-	struct usage *u;
-	pthread_mutex_t lock;
+	_Alignas(128) pthread_mutex_t lock; /* what others touch, too, is apart from what is this thread's */
 	struct dir *stack; /* the newest first */
 	unsigned int nr;
-	struct usage_sum seen; /* for usage_progress() */
+	_Alignas(128) struct usage *u;
 	unsigned char *buffer;
+	struct usage_sum seen; /* for usage_progress() */
 };
 
 struct usage {
@@ -150,13 +154,17 @@ struct usage {
 	struct worker *workers;
 	unsigned int nr_workers;
 	unsigned int nr_running;
-	unsigned int nr_idle;
-	uint64_t nr_pending;
-	uint32_t deep; /* levels of which every descriptor is kept */
+	bool abandoned; /* by usage_free(), while threads hang */
+	unsigned int max_kept; /* descriptors of directories that are kept */
+	unsigned int nr_kept;
+	bool atime; /* O_NOATIME was refused */
 	bool stop;
 	int failed; /* -ENOMEM */
+	_Alignas(128) uint64_t nr_pending;
+	unsigned int nr_idle;
 	pthread_mutex_t idle_lock;
-	pthread_cond_t wake;
+	pthread_cond_t wake; /* a thread that has nothing to do */
+	pthread_cond_t done; /* usage_run() */
 	pthread_mutex_t error_lock;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;
@@ -173,17 +181,42 @@ struct usage {
 	struct mounts *mounts;
 };
 
+/** dir_new() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
+struct dir *dir_new(struct dir *parent, const char *name, uint32_t top);
+
+/**
+ * dir_open() - open one that is not the first, wherever it is: from its anchor, in as many steps as the path's length asks for.
+ * @flags: O_PATH, or those for reading
+ * Return: the descriptor; -1 with errno.
+ */
+int dir_open(struct usage *u, const struct dir *d, int flags);
+
+/** dir_opened() - it is open for the first time: is its descriptor one to keep? */
+void dir_opened(struct usage *u, struct dir *d);
+
+/** dir_aside() - it is laid aside in the middle: close what is not kept. */
+void dir_aside(struct dir *d);
+
+/** dir_done() - it is read, or will not be. */
+void dir_done(struct usage *u, struct dir *d);
+
+/** dir_path() - the path of it (@name NULL) or of an entry in it, below the first one; malloc'ed. Return: NULL without memory. */
+char *dir_path(const struct dir *d, const char *name);
+
 /** usage_top() - an entry of the directory itself. */
 struct top *usage_top(const struct usage *u, uint32_t i);
 
 /** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
 
-/** usage_dir() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
-struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top);
-
 /** usage_push() - have it read; nr_pending has counted it. */
 void usage_push(struct worker *w, struct dir *d);
+
+/** usage_pop() - the newest of a thread's stack. Return: NULL: it is empty. */
+struct dir *usage_pop(struct worker *w);
+
+/** usage_leave() - a thread ends. */
+void usage_leave(struct usage *u);
 
 /** usage_thread() - of a struct worker: work until there is no more. */
 void *usage_thread(void *worker);

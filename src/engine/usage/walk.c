@@ -2,13 +2,20 @@
 /*
  * walk.c - the threads of a count. See usage.h for the theory.
  *
- * Locks: each thread's stack has one; idle_lock is for sleeping; error_lock for the list of errors; those of links.c and largest.c. None is
- * taken while another is held, but for a stack's within idle_lock. A directory is used by one thread at a time:
- * whoever has taken it from a stack. Its reference count, its descriptor's, and the sums are atomic.
+ * Locks: each thread's stack has one; idle_lock is for sleeping; error_lock for the list of errors; those of links.c and largest.c.
+ * None is taken while another is held, but for a stack's within idle_lock. A directory is used by one thread at a time: whoever has
+ * taken it from a stack; what was written to it before is seen through the stack's lock. The sums, and a directory's two counts, are
+ * atomic.
  *
- * Memory order. A thread that finds nothing to do says so (nr_idle) and then looks at the stacks once more; one that puts something on its
- * stack looks at nr_idle afterwards. Both are sequentially consistent, so one of the two sees the other. Nothing is left to do when
- * nr_pending, which a directory leaves only after its sub-directories have entered it, is 0.
+ * Who takes something from its stack and leaves more there wakes a thread that sleeps, if there is one; so does the thread that is
+ * woken, until all that there is work for are awake. Nobody is woken for a single directory, which its finder is about to read itself,
+ * unless there is still more to read where it was found.
+ *
+ * Memory order. The end: a directory leaves nr_pending after its sub-directories have entered it, both by the same thread or one
+ * after the other; so it is 0 only when nothing is left, and whoever makes it 0 says so under idle_lock, under which it is looked at
+ * before sleeping: nobody sleeps past the end. That somebody sleeps while there is work costs time, not correctness, since each
+ * thread empties its own stack; yet it is rare: a sleeper says so (nr_idle) and looks at the stacks once more (nr), one with work
+ * changes nr and looks at nr_idle afterwards, and all four are sequentially consistent, so one of the two sees the other.
  */
 #include <base/cleanup.h>
 #include <engine/usage/usage_internal.h>
@@ -16,23 +23,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
-#include <limits.h>
-#include <linux/openat2.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
-#include <time.h>
 #include <unistd.h>
 
 #define BUFFER_BYTES (32u << 10)
 #define PENDING_MAX 512 /* directories on a thread's stack; then it goes on with them before it reads further */
-#define STOP_LOOK 256 /* entries between two looks at whether to stop */
-#define KEEP_EVERY 64 /* beyond what descriptors allow, each 64th level's is kept */
 #define FIRST_CHUNK 256 /* entries of the directory itself, in the first chunk of them */
-#define FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 #define MASK (STATX_TYPE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MNT_ID)
 
 struct dirent64_ {
@@ -101,63 +100,35 @@ static void saw(struct worker *w, const struct usage_sum *s)
 	__atomic_store_n(&w->seen.count, w->seen.count + s->count, __ATOMIC_RELAXED);
 }
 
-/* The path of an entry below the directory; malloc'ed. */
-static char *path_of(const struct dir *d, const char *name)
-{
-	size_t len = name ? strlen(name) + 1 : 0;
-	const struct dir *p;
-	char *path, *at;
-
-	for (p = d; p->parent; p = p->parent)
-		len += strlen(p->name) + 1;
-	path = malloc(len + 2);
-	if (!path)
-		return NULL;
-	if (!len) {
-		strcpy(path, ".");
-		return path;
-	}
-	at = path + len - 1;
-	*at = 0;
-	if (name) {
-		at -= strlen(name);
-		memcpy(at, name, strlen(name));
-	}
-	for (p = d; p->parent; p = p->parent) {
-		if (at > path && (name || p != d))
-			*--at = '/';
-		at -= strlen(p->name);
-		memcpy(at, p->name, strlen(p->name));
-	}
-	return path;
-}
-
 static void fail(struct usage *u, int err)
 {
 	__atomic_store_n(&u->failed, err, __ATOMIC_RELAXED);
 	__atomic_store_n(&u->stop, true, __ATOMIC_RELAXED);
 }
 
+/* Something could not be looked at: it is gone, or something else is in its place, or in that of one above; or it is an error. */
 static void problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
 {
 	char *path;
 
-	if (err == ENOENT || err == ESTALE) {
+	if (err == ENOENT || err == ESTALE || err == ELOOP || err == ENOTDIR) {
 		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
 		return;
 	}
 	pthread_mutex_lock(&u->error_lock);
 	if (u->nr_errors < USAGE_ERRORS) {
-		path = path_of(d, name);
+		path = dir_path(d, name);
+		if (!path)
+			fail(u, -ENOMEM);
 		u->errors[u->nr_errors] = (struct usage_error){ .path = path, .call = call, .err = err };
 	}
 	u->nr_errors++;
 	pthread_mutex_unlock(&u->error_lock);
 }
 
-static void skipped(struct usage *u, const struct dir *d)
+static void skipped(struct usage *u, const struct dir *d, const char *name)
 {
-	char **grown, *path = path_of(d, NULL);
+	char **grown, *path = dir_path(d, name);
 
 	pthread_mutex_lock(&u->error_lock);
 	grown = path ? reallocarray(u->skipped, u->nr_skipped + 1, sizeof(*grown)) : NULL;
@@ -172,7 +143,7 @@ static void skipped(struct usage *u, const struct dir *d)
 	}
 }
 
-static bool excluded(const struct usage *u, const struct dir *d, const char *name)
+static bool excluded(struct usage *u, const struct dir *d, const char *name)
 {
 	cleanup_free char *path = NULL;
 
@@ -183,114 +154,43 @@ static bool excluded(const struct usage *u, const struct dir *d, const char *nam
 			continue;
 		}
 		if (!path)
-			path = path_of(d, name);
-		if (path && fnmatch(*p, path, 0) == 0)
+			path = dir_path(d, name);
+		if (!path)
+			fail(u, -ENOMEM);
+		else if (fnmatch(*p, path, 0) == 0)
 			return true;
 	}
 	return false;
 }
 
-/* Is its descriptor kept for its sub-directories? */
-static bool keeps_fd(const struct usage *u, const struct dir *d)
+/* Have a thread that sleeps look for work, if there is some here. */
+static void share(struct worker *w)
 {
-	return d->depth < u->deep || d->depth % KEEP_EVERY == 0;
-}
+	struct usage *u = w->u;
 
-/* The next directory above whose descriptor is kept: the parent, mostly. */
-static struct dir *anchor_of(const struct usage *u, const struct dir *d)
-{
-	struct dir *p = d->parent;
-
-	while (!keeps_fd(u, p))
-		p = p->parent;
-	return p;
-}
-
-struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top)
-{
-	struct dir *d = malloc(sizeof(*d) + strlen(name) + 1);
-
-	if (!d)
-		return NULL;
-	*d = (struct dir){ .parent = parent, .fd = -1, .refs = 1, .users = 1, .top = top };
-	strcpy(d->name, name);
-	if (parent) {
-		d->depth = parent->depth + 1;
-		__atomic_add_fetch(&parent->refs, 1, __ATOMIC_RELAXED);
-		__atomic_add_fetch(&anchor_of(u, d)->users, 1, __ATOMIC_RELAXED);
-	}
-	return d;
-}
-
-/* One who needed the descriptor does so no more. */
-static void leave_fd(struct dir *d)
-{
-	if (__atomic_sub_fetch(&d->users, 1, __ATOMIC_ACQ_REL) == 0 && d->fd >= 0) {
-		close(d->fd);
-		d->fd = -1;
-	}
-}
-
-static void put_dir(struct dir *d)
-{
-	while (d && __atomic_sub_fetch(&d->refs, 1, __ATOMIC_ACQ_REL) == 0) {
-		struct dir *parent = d->parent;
-
-		if (d->fd >= 0)
-			close(d->fd);
-		free(d);
-		d = parent;
-	}
-}
-
-/* Open a directory, from its parent, or from the next one above whose descriptor was kept. Return: it; -1 with errno. */
-static int open_dir(const struct usage *u, const struct dir *d)
-{
-	struct open_how how = { .flags = FLAGS, .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
-	const struct dir *from = d->parent;
-	char path[PATH_MAX];
-	char *at = path + sizeof(path) - 1;
-
-	if (keeps_fd(u, from))
-		return openat(from->fd, d->name, FLAGS);
-	*at = 0;
-	for (from = d;; from = from->parent) {
-		size_t len = strlen(from->name);
-
-		/* KEEP_EVERY names of 255 bytes are longer than a path may be: then it is not reached. */
-		if (at - path < (ptrdiff_t)len + 1) {
-			errno = ENAMETOOLONG;
-			return -1;
-		}
-		at -= len;
-		memcpy(at, from->name, len);
-		if (keeps_fd(u, from->parent))
-			break;
-		*--at = '/';
-	}
-	return (int)syscall(SYS_openat2, from->parent->fd, at, &how, sizeof(how));
-}
-
-static void wake_one(struct usage *u)
-{
-	if (__atomic_load_n(&u->nr_idle, __ATOMIC_SEQ_CST) == 0)
+	if (!__atomic_load_n(&w->nr, __ATOMIC_SEQ_CST) || !__atomic_load_n(&u->nr_idle, __ATOMIC_SEQ_CST))
 		return;
 	pthread_mutex_lock(&u->idle_lock);
 	pthread_cond_signal(&u->wake);
 	pthread_mutex_unlock(&u->idle_lock);
 }
 
-void usage_push(struct worker *w, struct dir *d)
+/* Put a list of @n on a thread's own stack. */
+static void push(struct worker *w, struct dir *first, struct dir *last, unsigned int n)
 {
 	pthread_mutex_lock(&w->lock);
-	d->below = w->stack;
-	w->stack = d;
-	__atomic_store_n(&w->nr, w->nr + 1, __ATOMIC_SEQ_CST);
+	last->below = w->stack;
+	w->stack = first;
+	__atomic_store_n(&w->nr, w->nr + n, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&w->lock);
-	wake_one(w->u);
 }
 
-static struct dir *pop(struct worker *w)
+void usage_push(struct worker *w, struct dir *d)
+{
+	push(w, d, d, 1);
+}
+
+struct dir *usage_pop(struct worker *w)
 {
 	struct dir *d;
 
@@ -329,15 +229,10 @@ static struct dir *steal(struct worker *w)
 		pthread_mutex_unlock(&v->lock);
 		if (!taken)
 			continue;
-		if (!taken->below)
-			return taken;
-		pthread_mutex_lock(&w->lock);
-		for (last = taken->below; last->below; last = last->below)
+		for (last = taken; last->below; last = last->below)
 			;
-		last->below = w->stack;
-		w->stack = taken->below;
-		__atomic_store_n(&w->nr, w->nr + n - keep - 1, __ATOMIC_SEQ_CST);
-		pthread_mutex_unlock(&w->lock);
+		if (last != taken)
+			push(w, taken->below, last, n - keep - 1);
 		return taken;
 	}
 	return NULL;
@@ -362,20 +257,25 @@ static void offer(struct usage *u, const struct dir *d, const char *name, const 
 
 	if (!largest_wants(&u->largest, sum))
 		return;
-	path = path_of(d, name);
+	path = dir_path(d, name);
 	if (!path ||
 	    largest_put(&u->largest, path, sum, st->stx_mode, several ? makedev(st->stx_dev_major, st->stx_dev_minor) : 0,
 			several ? st->stx_ino : 0) < 0)
 		fail(u, -ENOMEM);
 }
 
-/* A file, or a directory that is not gone into. @sum: of the directory it is in, if it counts there */
-static void count_file(struct worker *w, struct dir *d, const char *name, const struct statx *st, struct usage_sum *sum)
+/*
+ * A file, or a directory that is not gone into. @top: the entry it is below or, which has been made already, is; NO_TOP: it is an
+ * entry itself, if @d is the directory. @sum: of what counts there
+ */
+static void count_file(struct worker *w, const struct dir *d, const char *name, uint32_t top, const struct statx *st,
+		       struct usage_sum *sum)
 {
 	struct usage *u = w->u;
 	struct usage_sum s = sum_of(st);
-	uint32_t top = d->top, where;
-	bool first, last, is_entry = !d->parent && !u->o.files, several = st->stx_nlink > 1 && !S_ISDIR(st->stx_mode);
+	uint32_t where;
+	bool is_entry = !d->parent && !u->o.files && top == NO_TOP;
+	bool first, last, several = st->stx_nlink > 1 && !S_ISDIR(st->stx_mode);
 
 	if (u->o.files && !S_ISDIR(st->stx_mode))
 		offer(u, d, name, &s, st);
@@ -383,7 +283,6 @@ static void count_file(struct worker *w, struct dir *d, const char *name, const 
 		usage_add(sum, &s);
 		if (is_entry && largest_put(&u->largest, name, &s, st->stx_mode, 0, 0) < 0)
 			fail(u, -ENOMEM);
-		saw(w, &s);
 		return;
 	}
 	if (is_entry) {
@@ -404,31 +303,67 @@ static void count_file(struct worker *w, struct dir *d, const char *name, const 
 		saw(w, &s);
 }
 
+/* Is it on another file system that is not wanted, or a mount that shows what is counted elsewhere? Files can be mounts, too. */
+static bool left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st)
+{
+	bool is_mount = st->stx_attributes & STATX_ATTR_MOUNT_ROOT;
+
+	/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
+	if (u->o.one_fs && (is_mount || S_ISDIR(st->stx_mode)) && makedev(st->stx_dev_major, st->stx_dev_minor) != u->root_dev)
+		return true;
+	if (!is_mount || !mounts_skip(u->mounts, st->stx_mnt_id))
+		return false;
+	skipped(u, d, name);
+	return true;
+}
+
+/* A directory's own size. */
+static void count_dir(struct worker *w, const struct dir *d, const struct statx *st)
+{
+	struct usage_sum s = sum_of(st);
+
+	usage_count_for(w->u, d->top, &s);
+	saw(w, &s);
+}
+
 /* Look at a directory that was opened: is it to be read? Its own size is counted here. */
 static bool enter(struct worker *w, struct dir *d)
 {
-	struct usage *u = w->u;
-	struct usage_sum s;
 	struct statx st;
-	bool is_mount;
 
 	if (statx(d->fd, "", AT_EMPTY_PATH, MASK, &st) < 0) {
-		problem(u, d, NULL, "statx", errno);
+		problem(w->u, d, NULL, "statx", errno);
 		return false;
 	}
-	d->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
-	is_mount = st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
-	if (d->parent && u->o.one_fs && d->dev != u->root_dev)
+	if (d->parent && left_out(w->u, d, NULL, &st))
 		return false;
-	if (d->parent && is_mount && mounts_skip(u->mounts, st.stx_mnt_id)) {
-		skipped(u, d);
-		return false;
-	}
-	s = sum_of(&st);
-	usage_count_for(u, d->top, &s);
-	saw(w, &s);
+	count_dir(w, d, &st);
 	d->entered = true;
 	return true;
+}
+
+/* A directory could not be opened: what it takes itself can be told all the same. Or there is something else in its place. */
+static void cannot_open(struct worker *w, struct dir *d, int err)
+{
+	struct usage *u = w->u;
+	struct usage_sum sum = { 0 };
+	struct statx st;
+	int fd = err == ENOENT ? -1 : dir_open(u, d, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+	bool seen = fd >= 0 && statx(fd, "", AT_EMPTY_PATH, MASK, &st) == 0;
+
+	if (fd >= 0)
+		close(fd);
+	if (seen && left_out(u, d, NULL, &st))
+		return;
+	if (seen && !S_ISDIR(st.stx_mode)) {
+		count_file(w, d->parent, d->name, d->top, &st, &sum);
+		usage_count_for(u, d->top, &sum);
+		saw(w, &sum);
+		return;
+	}
+	if (seen && !d->entered)
+		count_dir(w, d, &st);
+	problem(u, d, NULL, "open", err);
 }
 
 /* A sub-directory was met. Return: false: it is counted, and not gone into. */
@@ -447,7 +382,7 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 			return true;
 		}
 	}
-	child = usage_dir(u, d, name, top);
+	child = dir_new(d, name, top);
 	if (!child) {
 		fail(u, -ENOMEM);
 		return true;
@@ -467,7 +402,7 @@ static void count_entry(struct worker *w, struct dir *d, const struct dirent64_ 
 	if (u->o.excludes && excluded(u, d, e->name))
 		return;
 	if (!d->parent)
-		u->nr_entries++;
+		__atomic_add_fetch(&u->nr_entries, 1, __ATOMIC_RELAXED);
 	if (e->type == DT_DIR && add_dir(w, d, e->name, list))
 		return;
 	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, MASK, &st) < 0) {
@@ -476,126 +411,89 @@ static void count_entry(struct worker *w, struct dir *d, const struct dirent64_ 
 	}
 	if (e->type == DT_UNKNOWN && S_ISDIR(st.stx_mode) && add_dir(w, d, e->name, list))
 		return;
-	/* A mount that is not gone into is left out like one that is. */
-	if (S_ISDIR(st.stx_mode) && (st.stx_attributes & STATX_ATTR_MOUNT_ROOT) &&
-	    ((u->o.one_fs && makedev(st.stx_dev_major, st.stx_dev_minor) != u->root_dev) ||
-	     mounts_skip(u->mounts, st.stx_mnt_id)))
-		return;
-	count_file(w, d, e->name, &st, sum);
-}
-
-static void push_all(struct worker *w, struct dir *list, unsigned int n)
-{
-	struct dir *next;
-
-	__atomic_add_fetch(&w->u->nr_pending, n, __ATOMIC_SEQ_CST);
-	for (; list; list = next) {
-		next = list->below;
-		usage_push(w, list);
-	}
+	if (!left_out(u, d, e->name, &st))
+		count_file(w, d, e->name, d->top, &st, sum);
 }
 
 /* Read on in a directory. Return: false: it was laid aside. */
 static bool read_dir(struct worker *w, struct dir *d)
 {
 	struct usage *u = w->u;
-	unsigned int looked = 0;
 
 	for (;;) {
 		struct usage_sum sum = { 0 };
-		struct dir *list = NULL, *c;
+		struct dir *list = NULL, *last;
 		unsigned int n = 0;
 		long len = syscall(SYS_getdents64, d->fd, w->buffer, BUFFER_BYTES);
+		bool aside;
 
 		if (len < 0)
 			problem(u, d, NULL, "getdents64", errno);
 		if (len <= 0)
 			return true;
-		for (long at = 0; at < len;) {
+		share(w);
+		for (long at = 0; at < len && !stopped(u);) {
 			const struct dirent64_ *e = (const struct dirent64_ *)(w->buffer + at);
 
-			if (++looked % STOP_LOOK == 0 && stopped(u))
-				break;
 			count_entry(w, d, e, &sum, &list);
 			d->at = e->off;
 			at += e->reclen;
 		}
-		if (sum.count)
+		if (sum.count) {
 			usage_count_for(u, d->top, &sum);
-		for (c = list; c; c = c->below)
-			n++;
-		if (w->nr + n > PENDING_MAX && n && !stopped(u)) {
-			__atomic_add_fetch(&u->nr_pending, 1, __ATOMIC_SEQ_CST);
-			usage_push(w, d);
-			push_all(w, list, n);
-			return false;
+			saw(w, &sum);
 		}
-		push_all(w, list, n);
+		for (last = list; last && ++n && last->below; last = last->below)
+			;
+		aside = n && __atomic_load_n(&w->nr, __ATOMIC_RELAXED) + n > PENDING_MAX && !stopped(u);
+		__atomic_add_fetch(&u->nr_pending, n + aside, __ATOMIC_SEQ_CST);
+		if (aside) {
+			dir_aside(d);
+			usage_push(w, d);
+		}
+		if (list)
+			push(w, list, last, n);
+		if (aside)
+			return false;
 		if (stopped(u))
 			return true;
 	}
 }
 
-static void handle(struct worker *w, struct dir *d)
+/* Have it open and counted. Return: false: it is not to be read. */
+static bool begin(struct worker *w, struct dir *d)
 {
 	struct usage *u = w->u;
-	bool fine = true, done;
+	bool again = d->entered;
 
+	if (stopped(u))
+		return false;
 	if (d->fd < 0) {
-		d->fd = stopped(u) ? -1 : open_dir(u, d);
-		if (d->fd < 0 && !stopped(u)) {
-			struct statx st;
-			int err = errno;
-
-			problem(u, d, NULL, "open", err);
-			/* What it takes itself can be told all the same. */
-			if (keeps_fd(u, d->parent) &&
-			    statx(d->parent->fd, d->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, MASK, &st) == 0) {
-				struct usage_sum s = sum_of(&st);
-
-				usage_count_for(u, d->top, &s);
-				saw(w, &s);
-			}
-		}
-		leave_fd(anchor_of(u, d));
+		d->fd = dir_open(u, d, DIR_FLAGS);
 		if (d->fd < 0) {
-			put_dir(d);
-			return;
+			cannot_open(w, d, errno);
+			return false;
 		}
-		fine = enter(w, d);
-	} else if (!d->entered) {
-		fine = enter(w, d);
-	} else if (lseek(d->fd, d->at, SEEK_SET) < 0) {
-		problem(u, d, NULL, "lseek", errno);
-		fine = false;
+		if (again && lseek(d->fd, d->at, SEEK_SET) < 0) {
+			problem(u, d, NULL, "lseek", errno);
+			return false;
+		}
 	}
-	done = !fine || read_dir(w, d);
-	if (!done)
-		return;
-	if (!keeps_fd(u, d) && d->fd >= 0) {
-		close(d->fd);
-		d->fd = -1;
-	}
-	leave_fd(d);
-	put_dir(d);
+	if (again)
+		return true;
+	dir_opened(u, d);
+	return enter(w, d);
 }
 
 static struct dir *wait_for_work(struct worker *w)
 {
 	struct usage *u = w->u;
-	struct timespec until;
-	struct dir *d = NULL;
+	struct dir *d;
 
 	pthread_mutex_lock(&u->idle_lock);
 	__atomic_add_fetch(&u->nr_idle, 1, __ATOMIC_SEQ_CST);
-	for (;;) {
-		d = steal(w);
-		if (d || __atomic_load_n(&u->nr_pending, __ATOMIC_SEQ_CST) == 0)
-			break;
-		clock_gettime(CLOCK_REALTIME, &until);
-		until.tv_sec++;
-		pthread_cond_timedwait(&u->wake, &u->idle_lock, &until);
-	}
+	while (!(d = steal(w)) && __atomic_load_n(&u->nr_pending, __ATOMIC_SEQ_CST))
+		pthread_cond_wait(&u->wake, &u->idle_lock);
 	__atomic_sub_fetch(&u->nr_idle, 1, __ATOMIC_SEQ_CST);
 	pthread_mutex_unlock(&u->idle_lock);
 	return d;
@@ -607,17 +505,17 @@ void *usage_thread(void *arg)
 	struct usage *u = w->u;
 	struct dir *d;
 
-	while ((d = pop(w)) || (d = steal(w)) || (d = wait_for_work(w))) {
-		handle(w, d);
+	while ((d = usage_pop(w)) || (d = steal(w)) || (d = wait_for_work(w))) {
+		share(w);
+		/* One that was laid aside is another's already. */
+		if (!begin(w, d) || read_dir(w, d))
+			dir_done(u, d);
 		if (__atomic_sub_fetch(&u->nr_pending, 1, __ATOMIC_SEQ_CST) == 0) {
 			pthread_mutex_lock(&u->idle_lock);
 			pthread_cond_broadcast(&u->wake);
 			pthread_mutex_unlock(&u->idle_lock);
 		}
 	}
-	pthread_mutex_lock(&u->idle_lock);
-	u->nr_running--;
-	pthread_cond_broadcast(&u->wake);
-	pthread_mutex_unlock(&u->idle_lock);
+	usage_leave(u);
 	return NULL;
 }
