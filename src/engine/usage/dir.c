@@ -103,8 +103,9 @@ static int open_once(struct usage *u, int from, const char *path, int flags)
 	return strchr(path, '/') ? (int)syscall(SYS_openat2, from, path, &how, sizeof(how)) : openat(from, path, flags);
 }
 
-int dir_open(struct usage *u, const struct dir *d, int flags)
+static int open_below(struct usage *u, const struct dir *d, int flags)
 {
+	bool single = __atomic_load_n(&u->single_steps, __ATOMIC_RELAXED);
 	cleanup_free const struct dir **way = NULL;
 	size_t n = d->depth - d->anchor->depth;
 	char path[PATH_MAX];
@@ -121,7 +122,7 @@ int dir_open(struct usage *u, const struct dir *d, int flags)
 	for (size_t i = 0; i < n; i++) {
 		size_t add = strlen(way[i]->name);
 
-		if (len && len + 1 + add >= sizeof(path)) { /* as far as the path goes; and on from there */
+		if (len && (single || len + 1 + add >= sizeof(path))) { /* as far as the path goes; and on from there */
 			fd = open_once(u, from, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (from != way[0]->anchor->fd)
 				close(from);
@@ -138,6 +139,18 @@ int dir_open(struct usage *u, const struct dir *d, int flags)
 	fd = open_once(u, from, path, flags);
 	if (from != way[0]->anchor->fd)
 		close(from);
+	return fd;
+}
+
+int dir_open(struct usage *u, const struct dir *d, int flags)
+{
+	int fd = open_below(u, d, flags);
+
+	/* Without openat2(2), which some sandboxes do not know, the way is gone name by name. */
+	if (fd < 0 && errno == ENOSYS) {
+		__atomic_store_n(&u->single_steps, true, __ATOMIC_RELAXED);
+		fd = open_below(u, d, flags);
+	}
 	return fd;
 }
 

@@ -158,6 +158,7 @@ struct usage {
 	unsigned int max_kept; /* descriptors of directories that are kept */
 	unsigned int nr_kept;
 	bool atime; /* O_NOATIME was refused */
+	bool single_steps; /* openat2() is not there */
 	bool stop;
 	int failed; /* -ENOMEM */
 	_Alignas(128) uint64_t nr_pending;
