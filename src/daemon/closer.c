@@ -6,6 +6,7 @@
 #include <engine/aside/aside.h>
 #include <engine/remote/classify.h>
 #include <stdlib.h>
+#include <sys/socket.h>
 #include <unistd.h>
 #include <wire/keep.h>
 
@@ -46,4 +47,15 @@ void closer_close(struct closer *c, uid_t owner, int fd, uint64_t own_dev)
 	*j = (struct job){ .job = { .work = work, .done = done }, .count = &c->counts[aside_bucket(owner)], .fd = fd };
 	__atomic_add_fetch(&j->count->given, 1, __ATOMIC_RELAXED);
 	aside_start(c->aside, &j->job, owner);
+}
+
+void closer_close_copy(struct closer *c, uid_t owner, int fd, uint64_t own_dev)
+{
+	socklen_t len = sizeof(int);
+	int type;
+
+	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
+		close(fd);
+	else
+		closer_close(c, owner, fd, own_dev);
 }

@@ -24,4 +24,7 @@ struct closer {
 /** closer_close() - close @fd, which came from @owner, without waiting. @own_dev: files of this device are closed at once. */
 void closer_close(struct closer *c, uid_t owner, int fd, uint64_t own_dev);
 
+/** closer_close_copy() - as closer_close(), of what is certainly held elsewhere, too: of a socket only the last close waits. */
+void closer_close_copy(struct closer *c, uid_t owner, int fd, uint64_t own_dev);
+
 #endif

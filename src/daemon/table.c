@@ -16,7 +16,6 @@
 #include <linux/capability.h>
 #include <sys/fsuid.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -74,14 +73,7 @@ void table_close(struct table *t, int fd)
 
 void table_close_copy(struct table *t, int fd)
 {
-	socklen_t len = sizeof(int);
-	int type;
-
-	/* Of a socket only the last close may wait. */
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
-		close(fd);
-	else
-		table_close(t, fd);
+	closer_close_copy(&t->closer, 0, fd, 0);
 }
 
 int table_new(struct table **ret, unsigned int max_fds, struct shm_closing *closing)

@@ -28,7 +28,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 #include <systemd/sd-event.h>
 #include <time.h>
@@ -87,16 +86,11 @@ static void close_fd(struct tree *t, uid_t uid, int fd)
 	closer_close(&w->closer, uid, fd, t->dev);
 }
 
-/* It is not the last; and of a socket only the last close may wait. */
 static void close_copy(struct tree *t, uid_t uid, int fd)
 {
-	socklen_t len = sizeof(int);
-	int type;
+	struct worker *w = t->owner;
 
-	if (getsockopt(fd, SOL_SOCKET, SO_TYPE, &type, &len) == 0)
-		close(fd);
-	else
-		close_fd(t, uid, fd);
+	closer_close_copy(&w->closer, uid, fd, t->dev);
 }
 
 static uint64_t seconds(void)
