@@ -39,6 +39,7 @@
 #include <sys/random.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/time.h>
 #include <time.h>
 
 #include "lib/conn.h"
@@ -97,7 +98,7 @@ struct kshared {
 };
 
 /* How a request stands after an attempt; beside 0 and -errno, which are final. */
-enum { ATTEMPT_LOST = 1, ATTEMPT_FULL, ATTEMPT_STALE, ATTEMPT_HELLO };
+enum { ATTEMPT_LOST = 1, ATTEMPT_FULL, ATTEMPT_STALE, ATTEMPT_HELLO, ATTEMPT_WAIT };
 
 struct patience {
 	int64_t since_ms;
@@ -218,6 +219,7 @@ static uint64_t say_hello(struct wiped *p, int sock)
 /* One try to connect; 0, -EAGAIN: nobody accepts for @timeout_ms, or -errno. */
 static int connect_once(struct kshared *k, int timeout_ms)
 {
+	const struct timeval ask = { .tv_sec = ASK_MS / 1000 };
 	struct wiped *p = k->page;
 	struct identity identity;
 	int r;
@@ -226,6 +228,8 @@ static int connect_once(struct kshared *k, int timeout_ms)
 	cleanup_fd int fd = sock_dial(&p->where, timeout_ms, 0);
 	if (fd < 0)
 		return fd;
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &ask, sizeof(ask)) < 0)
+		return -errno;
 	r = legacy_keep(&k->kept, fd);
 	if (r < 0)
 		return r;
@@ -309,12 +313,15 @@ static bool ask_end(const struct wiped *p, int fd)
 	return p->hello_seq || (p->generation && p->generation != reply.count);
 }
 
-/* Wait for an answer. Return: 0 it is there; ATTEMPT_LOST none will come; -ETIMEDOUT; -errno. */
-static int await_reply(struct kshared *k, int64_t until_ms)
+/*
+ * Wait for an answer to what was sent at @sent_ms.
+ * Return: 0 it is there; ATTEMPT_LOST none will come; -ETIMEDOUT; -errno.
+ */
+static int await_reply(struct kshared *k, int64_t sent_ms, int64_t until_ms)
 {
 	struct pollfd pfd[] = { { .fd = k->page->fd, .events = POLLIN },
 				{ .fd = -1, .events = POLLIN } };
-	int64_t now = now_ms(), ask_ms = now + ASK_MS;
+	int64_t now = now_ms(), ask_ms = sent_ms + ASK_MS;
 	bool lost = false;
 	int r;
 
@@ -345,7 +352,10 @@ static int await_reply(struct kshared *k, int64_t until_ms)
 	}
 }
 
-/* The answer to the request, or ATTEMPT_HELLO: the one to the CTL_HELLO before it. */
+/*
+ * The answer to the request. ATTEMPT_HELLO: it was the one to the CTL_HELLO before it;
+ * ATTEMPT_WAIT: none has come in ASK_MS, or a signal has.
+ */
 static int receive_reply(struct kshared *k, struct call *c)
 {
 	struct wiped *p = k->page;
@@ -363,11 +373,11 @@ static int receive_reply(struct kshared *k, struct call *c)
 	int nr_fds;
 	ssize_t n;
 
-	do {
-		mh.msg_control = control.buf;
-		mh.msg_controllen = sizeof(control.buf);
-		n = recvmsg(p->fd, &mh, MSG_CMSG_CLOEXEC);
-	} while (n < 0 && errno == EINTR);
+	mh.msg_control = control.buf;
+	mh.msg_controllen = sizeof(control.buf);
+	n = recvmsg(p->fd, &mh, MSG_CMSG_CLOEXEC);
+	if (n < 0 && (errno == EINTR || errno == EAGAIN))
+		return ATTEMPT_WAIT;
 	if (n < 0 &&
 	    (errno == ECONNRESET || errno == ENOTCONN || errno == EBADF || errno == ENOTSOCK))
 		return ATTEMPT_LOST;
@@ -403,10 +413,15 @@ static int receive_reply(struct kshared *k, struct call *c)
 	return reply.result;
 }
 
-/* Send once and receive once. */
+/*
+ * Send once and receive once. recvmsg() is made at once where it may wait as long as it likes:
+ * it gives up after ASK_MS (SO_RCVTIMEO), and without poll() a request costs a call less.
+ */
 static int attempt(struct kshared *k, struct call *c)
 {
-	int64_t until_ms = c->timeout_ms ? now_ms() + c->timeout_ms : INT64_MAX;
+	int64_t sent_ms = now_ms();
+	int64_t until_ms = c->timeout_ms ? sent_ms + c->timeout_ms : INT64_MAX;
+	bool look = c->timeout_ms || c->reserve_fd;
 	int r;
 
 	cleanup_fd int reserve = c->reserve_fd ? fcntl(k->page->fd, F_DUPFD_CLOEXEC, 0) : -1;
@@ -416,17 +431,20 @@ static int attempt(struct kshared *k, struct call *c)
 	if (r)
 		return r;
 	do {
-		r = await_reply(k, until_ms);
-		legacy_close(&k->asking);
-		if (r)
-			return r;
+		if (look) {
+			r = await_reply(k, sent_ms, until_ms);
+			legacy_close(&k->asking);
+			if (r)
+				return r;
+		}
 		/* In case that what comes next has the descriptor. */
 		if (!k->page->hello_seq) {
 			cleanup_close_p(&reserve);
 			reserve = -1;
 		}
 		r = receive_reply(k, c);
-	} while (r == ATTEMPT_HELLO);
+		look = look || r == ATTEMPT_WAIT;
+	} while (r == ATTEMPT_HELLO || r == ATTEMPT_WAIT);
 	return r;
 }
 
