@@ -36,7 +36,8 @@
 #include <wire/keep.h>
 
 #define SWEEP_USEC 1000000
-#define FDS_MAX 100000 /* descriptors that a worker keeps at hand */
+#define FDS_MAX 100000 /* entries' descriptors that a worker keeps at hand */
+#define CONNS_MAX 4096
 #define RECLAIM_MS 100
 #define WAITING_MAX 64
 #define WAITING_END 4096 /* more than can be waiting if none hangs */
@@ -323,9 +324,21 @@ static int make_relay(struct worker *w)
 	return r;
 }
 
-static int make_tree(struct worker *w)
+/* Share out the numbers that a process has for descriptors: some for connections and for our own; the rest is cache. */
+static void share_numbers(unsigned int *ret_conns, unsigned int *ret_cache)
 {
-	struct rlimit limit;
+	struct rlimit l = { .rlim_cur = 256 };
+	unsigned int n;
+
+	getrlimit(RLIMIT_NOFILE, &l);
+	n = l.rlim_cur > FDS_MAX * 2 ? FDS_MAX * 2 : (unsigned int)l.rlim_cur;
+	*ret_conns = n / 8 < CONNS_MAX ? n / 8 : CONNS_MAX;
+	n -= *ret_conns + n / 32 + 64;
+	*ret_cache = n < FDS_MAX ? n : FDS_MAX;
+}
+
+static int make_tree(struct worker *w, unsigned int max_fds)
+{
 	struct tree_conf conf = {
 		.store = keep_store(w->keep),
 		.kinds = kinds,
@@ -334,12 +347,10 @@ static int make_tree(struct worker *w)
 		.dir_mode = w->config->mode,
 		.uid = getuid(),
 		.gid = getgid(),
-		.max_fds = 128,
+		.max_fds = max_fds,
 	};
 	int r;
 
-	if (getrlimit(RLIMIT_NOFILE, &limit) == 0 && limit.rlim_cur > 512)
-		conf.max_fds = limit.rlim_cur > FDS_MAX ? FDS_MAX : (unsigned int)(limit.rlim_cur / 4 * 3);
 	r = tree_new(&w->tree, &conf);
 	if (r < 0)
 		return r;
@@ -388,6 +399,7 @@ static int make_fuse(struct worker *w)
 static int start(struct worker *w)
 {
 	struct ctl_conf ctl = { .listen_fd = WORKER_LISTEN, .status = status, .shutdown = shutdown_folder, .ctx = w };
+	unsigned int max_fds;
 	size_t len = 0;
 	int r;
 
@@ -397,11 +409,12 @@ static int start(struct worker *w)
 	r = sd_event_new(&w->event);
 	if (r < 0)
 		return r;
+	share_numbers(&ctl.max_conns, &max_fds);
 	r = keep_new(&w->keep, WORKER_KEEPER, w->shm, keeper_lost);
 	if (r == 0)
 		r = make_relay(w);
 	if (r >= 0)
-		r = make_tree(w);
+		r = make_tree(w, max_fds);
 	if (r == 0)
 		r = make_fuse(w);
 	if (r < 0)

@@ -18,11 +18,13 @@ struct ctl;
 /**
  * struct ctl_conf - for ctl_new().
  * @listen_fd: listening, non-blocking, borrowed; -1: connections come by ctl_handle() only
+ * @max_conns: how many connections at once; a quarter of them, or CTL_CONNS_UID_MAX, of one user
  * @status: fills what core does not know
  * @shutdown: unmount and end; 0 or -errno
  */
 struct ctl_conf {
 	int listen_fd;
+	unsigned int max_conns;
 	struct tree *tree;
 	sd_event *event;
 	void (*status)(void *ctx, struct ctl_status *ret);

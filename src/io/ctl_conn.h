@@ -7,7 +7,6 @@
 
 #include <io/ctl.h>
 
-#define CTL_CONNS_MAX 4096
 #define CTL_CONNS_UID_MAX 512
 #define CTL_CONNS_KEPT 32 /* beyond them, for those who can end the folder */
 

@@ -122,6 +122,7 @@ class Limits(MemCase):
                 os.ftruncate(fd, 20 * MIB)
                 self.assertEqual(connection.stat("mem/" + self.name()).size_bytes, 20 * MIB)
                 self.assertEqual(connection.status().bytes_uid, 20 * MIB)
+                harness.wait_until(lambda: self.is_sealed(self.name()), "it is sealed")
                 self.assertErrno(errno.EPERM, os.ftruncate, fd, 20 * MIB + 1)
                 self.assertErrno(errno.EDQUOT, connection.mem_create, self.name("-2"), 4096)
 
