@@ -476,10 +476,11 @@ static void worker_died(struct keeper *k, int status)
 	k->shm->crashed = fault || k->stuck;
 	if (!k->shm->crashed)
 		k->shm->current = 0;
-	if (fault)
-		log_error("the worker ended by %s %d; starting another",
-			  WIFSIGNALED(status) ? "signal" : "itself with status",
-			  WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
+	if (WIFSIGNALED(status))
+		log_error("the worker was ended by signal %d (%s); starting another", WTERMSIG(status),
+			  strsignal(WTERMSIG(status)));
+	else
+		log_error("the worker ended by itself with status %d; starting another", WEXITSTATUS(status));
 	/* One that cannot even begin is not tried without pause. */
 	if (k->ready || !fault)
 		k->backoff_ms = 0;
