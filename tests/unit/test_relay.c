@@ -390,6 +390,25 @@ static void test_a_file_that_hangs_can_be_given_up(void **state)
 	assert_int_equal(f->a->result, -EINTR);
 }
 
+/* A kernel worker first tries, then arms a poll: a cancel that comes in between is heard by neither. */
+static void test_giving_up_at_any_moment(void **state)
+{
+	struct fixture *f = *state;
+
+	for (int i = 0; i < 1000; i++) {
+		f->a->calls = 0;
+		f->a->io = (struct relay_io){
+			.unique = 1, .fd = f->pipe[0], .offset = -1, .len = 10, .regular = true, .done = job_done
+		};
+		relay_start(f->rig.relay, &f->a->io);
+		for (int turns = i % 50 * 100; turns > 0; turns--)
+			__asm__ volatile("" ::: "memory");
+		relay_cancel(&f->a->io);
+		run_until(&f->rig, &f->a->calls, 1);
+		assert_int_equal(f->a->result, -EINTR);
+	}
+}
+
 static unsigned int chain_left;
 
 static void next_in_chain(struct relay_io *io, int result, const void *data)
@@ -508,6 +527,7 @@ int main(void)
 		BOTH(test_waiting_once_and_watching),
 		TEST(test_a_counter_is_written),
 		TEST(test_a_file_that_hangs_can_be_given_up),
+		TEST(test_giving_up_at_any_moment),
 		TEST(test_the_ring_can_do_nothing_else),
 		TEST(test_a_write_that_is_ready_and_yet_blocks),
 		WITHOUT(test_what_might_block_is_refused),

@@ -85,12 +85,12 @@ static struct aside_job *next_job(struct aside *a)
 static void finished(struct aside *a, struct aside_job *j)
 {
 	a->busy[j->bucket]--;
-	if (a->ended)
-		return;
 	if (a->fd < 0) {
 		j->done(j);
 		return;
 	}
+	if (a->ended)
+		return;
 	DL_APPEND(a->done, j);
 	(void)!write(a->fd, &(uint64_t){ 1 }, sizeof(uint64_t));
 }

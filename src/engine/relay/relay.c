@@ -21,12 +21,13 @@
 #define RING_CQ_ENTRIES 8192
 #define BATCH 256
 #define KERNEL_WORKERS 512 /* more than can hang at a time: the slots bound that */
+#define PAUSES 4 /* 1 ms to a second */
 #define SHARES 16 /* one owner's descriptors take this part of the slots at most */
 
 int relay_ring_new(struct io_uring_params *params)
 {
 	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL };
+				       IORING_OP_ASYNC_CANCEL, IORING_OP_TIMEOUT };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
 	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
@@ -541,6 +542,7 @@ void relay_start(struct relay *r, struct relay_io *io)
 	io->slot = -1;
 	io->copy = NULL;
 	io->plain = io->cancelled = io->queued = io->woken = false;
+	io->cancels = 0;
 	io->wait.index = 0;
 	if (io->len > SHM_SLOT_BYTES)
 		io->len = SHM_SLOT_BYTES;
@@ -548,11 +550,50 @@ void relay_start(struct relay *r, struct relay_io *io)
 		try_io(io);
 }
 
+static void cancel_slot(struct relay *r, uint32_t slot)
+{
+	struct io_uring_sqe *sqe = get_sqe(r);
+	uint32_t step = (uint32_t)(r->slots[slot].progress >> 32);
+
+	if (!sqe)
+		return;
+	io_uring_prep_cancel64(sqe, name_of(IS_SLOT, slot, step), 0);
+	sqe->user_data = name_of(IS_CANCEL, slot, step);
+	submit(r);
+}
+
+/*
+ * -EALREADY: a kernel worker had the transfer. One that sleeps in a read is woken by the cancel; one that was just about to
+ * arm a poll instead does not notice. So it is asked for again, until the transfer has ended; seldom, in case that it hangs.
+ */
+static void on_cancel(struct relay *r, bool paused, uint32_t slot, uint32_t step, int res)
+{
+	static const struct __kernel_timespec pauses[PAUSES] = {
+		{ .tv_nsec = 1000000 }, { .tv_nsec = 10000000 }, { .tv_nsec = 100000000 }, { .tv_sec = 1 }
+	};
+	struct relay_io *io = slot < r->nr_slots ? r->slot_io[slot] : NULL;
+	struct io_uring_sqe *sqe;
+
+	if (!io || !io->cancelled || r->slots[slot].progress >> 32 != step)
+		return;
+	if (paused) {
+		cancel_slot(r, slot);
+		return;
+	}
+	sqe = res == -EALREADY ? get_sqe(r) : NULL;
+	if (!sqe)
+		return;
+	io_uring_prep_timeout(sqe, (struct __kernel_timespec *)&pauses[io->cancels], 0, 0);
+	sqe->user_data = name_of(IS_PAUSE, slot, step);
+	if (io->cancels < PAUSES - 1)
+		io->cancels++;
+	submit(r);
+}
+
 void relay_cancel(struct relay_io *io)
 {
 	struct relay *r = io->relay;
 	uint32_t n = moved(io);
-	struct io_uring_sqe *sqe;
 
 	io->cancelled = true;
 	if (io->queued) {
@@ -562,13 +603,7 @@ void relay_cancel(struct relay_io *io)
 		relay_wait_cancel(r, &io->wait);
 		finish(io, n ? (int)n : -EINTR);
 	} else if (io->slot >= 0 && r->epoll_fd < 0) {
-		sqe = get_sqe(r);
-		if (!sqe)
-			return;
-		io_uring_prep_cancel64(sqe, name_of(IS_SLOT, (uint32_t)io->slot,
-						    (uint32_t)(r->slots[io->slot].progress >> 32)), 0);
-		sqe->user_data = name_of(IS_NOTHING, 0, 0);
-		submit(r);
+		cancel_slot(r, (uint32_t)io->slot);
 	}
 }
 
@@ -596,6 +631,8 @@ void relay_dispatch(struct relay *r)
 			continue;
 		}
 		io_uring_cqe_seen(&r->ring, cqe);
+		if (name >> 56 == IS_CANCEL || name >> 56 == IS_PAUSE)
+			on_cancel(r, name >> 56 == IS_PAUSE, index, step, res);
 		if (name >> 56 == IS_WAIT && index < r->nr_items && r->items[index].generation == step &&
 		    r->items[index].who) {
 			struct relay_wait *w = r->items[index].who;

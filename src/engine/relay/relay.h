@@ -135,6 +135,7 @@ struct relay_io {
 	bool plain;
 	bool woken;
 	bool cancelled;
+	unsigned char cancels;
 	bool queued;
 	struct relay_io *prev, *next;
 };

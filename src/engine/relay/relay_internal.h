@@ -9,7 +9,7 @@
 #include <engine/relay/relay.h>
 #include <liburing.h>
 
-enum { IS_NOTHING, IS_SLOT, IS_WAIT };
+enum { IS_NOTHING, IS_SLOT, IS_WAIT, IS_CANCEL, IS_PAUSE };
 
 /* Of a slot: an earlier process started its transfer, and the kernel still works on it, or has ended it since. */
 enum { LEFT_RUNNING = 1, LEFT_ENDED };
