@@ -248,6 +248,23 @@ static void assert_rest_in_pipe(struct scene *s)
 	assert_int_equal(read(s->f->pipe[0], rest, sizeof(rest)), PAGE + strlen(BEFORE) - LEN);
 }
 
+/* The request comes again while the transfer goes on: it has the transfer's bytes, and nobody else. */
+static void the_request_waits_for_it(struct scene *s)
+{
+	left_slot(s);
+	read_request(s, s->f->a, REQUEST | RELAY_AGAIN);
+	run_for(&s->f->rig, 20);
+	assert_int_equal(s->f->a->calls, 0);
+	bring_page(s);
+	run_until(&s->f->rig, &s->f->a->calls, 1);
+	assert_int_equal(s->f->a->result, LEN);
+	assert_first_bytes(s->f->a->data);
+	assert_int_equal(s->answers, 0);
+	assert_rest_in_pipe(s);
+	assert_no_slot_is_taken(s);
+	scene_deinit(s);
+}
+
 static void test_the_request_that_comes_again_waits_for_it(void **state)
 {
 	struct scene s;
@@ -255,18 +272,7 @@ static void test_the_request_that_comes_again_waits_for_it(void **state)
 	scene_init(&s, *state);
 	leave_a_transfer(&s);
 	next_process(&s);
-	left_slot(&s);
-	read_request(&s, s.f->a, REQUEST | RELAY_AGAIN);
-	run_for(&s.f->rig, 20);
-	assert_int_equal(s.f->a->calls, 0);
-	bring_page(&s);
-	run_until(&s.f->rig, &s.f->a->calls, 1);
-	assert_int_equal(s.f->a->result, LEN);
-	assert_first_bytes(s.f->a->data);
-	assert_int_equal(s.answers, 0);
-	assert_rest_in_pipe(&s);
-	assert_no_slot_is_taken(&s);
-	scene_deinit(&s);
+	the_request_waits_for_it(&s);
 }
 
 static void test_its_bytes_wait_for_the_request(void **state)
@@ -372,18 +378,7 @@ static void test_it_outlives_a_second_process(void **state)
 		the_second_is_killed(&s, asked);
 		the_second_is_killed(&s, asked);
 		next_process(&s);
-		left_slot(&s);
-		read_request(&s, s.f->a, REQUEST | RELAY_AGAIN);
-		run_for(&s.f->rig, 20);
-		assert_int_equal(s.f->a->calls, 0);
-		bring_page(&s);
-		run_until(&s.f->rig, &s.f->a->calls, 1);
-		assert_int_equal(s.f->a->result, LEN);
-		assert_first_bytes(s.f->a->data);
-		assert_int_equal(s.answers, 0);
-		assert_rest_in_pipe(&s);
-		assert_no_slot_is_taken(&s);
-		scene_deinit(&s);
+		the_request_waits_for_it(&s);
 	}
 }
 

@@ -19,6 +19,7 @@
 #include <sys/wait.h>
 
 #include "fake_store.h"
+#include "no_pidfd.h"
 #include "table_store.h"
 
 struct message {
@@ -118,17 +119,6 @@ static int marked(unsigned int mark)
 
 	assert_int_equal(ftruncate(fd, mark), 0);
 	return fd;
-}
-
-/* Where something runs us that does not know these calls (valgrind 3.19) there are no vaults. */
-static bool no_pidfd(void)
-{
-	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-
-	if (fd < 0)
-		return errno == ENOSYS;
-	close(fd);
-	return false;
 }
 
 static struct shm_closing closing[SHM_OWNERS];

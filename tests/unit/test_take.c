@@ -28,6 +28,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "no_pidfd.h"
+
 #define USER 4321
 
 /* The descriptor, or why there is none. */
@@ -37,17 +39,6 @@ static int take(pid_t tid, uid_t uid, gid_t gid, int fd, struct proc_info *info)
 
 	assert_true(r == 0 ? taken >= 0 : taken == -1);
 	return r < 0 ? r : taken;
-}
-
-/* Where something runs us that does not know these calls (valgrind 3.19) there is nothing to test. */
-static bool no_pidfd(void)
-{
-	int fd = (int)syscall(SYS_pidfd_open, getpid(), 0);
-
-	if (fd < 0)
-		return errno == ENOSYS;
-	close(fd);
-	return false;
 }
 
 struct other {
