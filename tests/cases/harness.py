@@ -31,7 +31,7 @@ import traceback
 import unittest
 
 import reports
-from folder import BUILD, WRAPPER, Folder, environment, mounts_below, program
+from folder import BUILD, ROOT, WRAPPER, Folder, environment, mounts_below, program
 from library import (
     KMEM_HUGE_1GB, KMEM_HUGE_2MB, KMEM_RESIZABLE, KMEM_SEAL_FUTURE_WRITE, KMEM_SEAL_GROW, KMEM_SEAL_SEAL,
     KMEM_SEAL_SHRINK, KMEM_SEAL_WRITE, KSRV_REOPEN, Connection, Entry, Status, library)

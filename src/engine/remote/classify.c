@@ -112,8 +112,12 @@ static void regular(int fd, const struct statx *st, struct fd_facts *ret)
 	int seals = st->stx_nlink == 0 ? fcntl(fd, F_GET_SEALS) : -1;
 	enum fs_class class = FS_PLAIN;
 	struct statfs fs;
+	char link[16] = "";
 
-	if (seals >= 0) {
+	/* A file on tmpfs has seals, too: the one that it cannot be sealed. */
+	if (seals >= 0)
+		link_of(fd, link, sizeof(link));
+	if (strncmp(link, "/memfd:", 7) == 0) {
 		strcpy(ret->what, "memfd");
 		/* One of huge pages must not be mapped through another file, which knows nothing of their alignment. */
 		if (fstatfs(fd, &fs) < 0 || fs.f_type == HUGETLBFS_MAGIC)

@@ -13,7 +13,7 @@ import harness
 
 UNDER_VALGRIND = False
 
-COMPLETION = os.path.join(os.path.dirname(harness.BUILD), "src/cli/completion")
+COMPLETION = os.path.join(harness.ROOT, "src/cli/completion")
 COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "rm", "folder", "help"]
 USAGE, FAILED = 2, 1
 
