@@ -122,11 +122,11 @@ struct usage;
  * usage_new() - prepare to count @dir.
  * @dir: a directory's path; "" is none
  * @o: copied, but for what it points to
- * Return: 0; -ENOTDIR; -ENOENT; -errno.
+ * Return: 0; -ENOTDIR; -ENOENT; -EINVAL: @top is 0; -errno.
  */
 int usage_new(struct usage **ret, const char *dir, const struct usage_options *o);
 
-/** usage_run() - count; the calling thread is one of those that do. Once. Return: 0, also with errors in the result; -ENOMEM. */
+/** usage_run() - count, once. Return: 0, also with errors in the result; -ENOMEM; -EAGAIN: no thread could be started. */
 int usage_run(struct usage *u, struct usage_result *ret);
 
 /**
