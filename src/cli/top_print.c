@@ -185,13 +185,9 @@ int top_print_entries(const struct top *t, const struct usage_result *r)
 	return 0;
 }
 
-/* A sentence about a path, which may be longer than what cli_say() takes. */
 static void say_path(const char *path, const char *what, const char *more)
 {
-	cleanup_free char *name = path ? shown_name(true, path) : NULL;
-
-	fprintf(stderr, "kshared: %s%s: %s%s%s\n", path && strcmp(path, ".") == 0 ? "" : "./",
-		!name ? "(no memory for its name)" : name, what, *more ? "; " : "", more);
+	cli_say("%s%s: %s; %s", strcmp(path, ".") == 0 ? "" : "./", path, what, more);
 }
 
 void top_print_notes(const struct top *t, const struct usage_result *r)
