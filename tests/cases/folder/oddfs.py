@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """A FUSE file system of one directory whose entries misbehave, each in a way of its own, and always in the same."""
 
+import contextlib
 import ctypes
 import errno
 import os
@@ -8,7 +9,7 @@ import struct
 
 import harness
 
-LOOKUP, FORGET, GETATTR, INIT, OPENDIR, READDIR, RELEASEDIR, BATCH_FORGET = 1, 2, 3, 26, 27, 28, 29, 42
+LOOKUP, FORGET, GETATTR, INIT, OPENDIR, READDIR, RELEASEDIR, INTERRUPT, BATCH_FORGET = 1, 2, 3, 26, 27, 28, 29, 36, 42
 ROOT = 1
 DT_UNKNOWN, DT_DIR, DT_REG = 0, 4, 8
 SIZE, BLOCKS = 5000, 16
@@ -23,7 +24,7 @@ KINDS = {
     "broken": DT_REG,  # looking at it is an I/O error
     "broken-directory": DT_DIR,  # reading it is
     "replaced": DT_DIR,  # a file, when it is looked at
-    "hung": DT_DIR,  # opening it is never answered
+    "hung": DT_DIR,  # opening it is not answered until who waits is interrupted
 }
 
 
@@ -64,6 +65,11 @@ class _Server:
             data += bytes(-len(data) % 8)
         return 0, data
 
+    def answer(self, unique, error, data=b""):
+        # Whoever asked may have gone.
+        with contextlib.suppress(FileNotFoundError):
+            os.write(self.device, struct.pack("IiQ", 16 + len(data), error, unique) + data)
+
     def serve(self):
         """Answer until the mount is gone."""
         while True:
@@ -76,6 +82,10 @@ class _Server:
                 continue
             if opcode == OPENDIR and node != ROOT and self.kinds[node - 2] == "hung":
                 os.write(self.hung, b"x")
+                continue
+            if opcode == INTERRUPT:
+                unique, = struct.unpack_from("Q", request, 40)
+                self.answer(unique, -errno.EINTR)
                 continue
             error, data = -errno.ENOSYS, b""
             if opcode == INIT:
@@ -90,7 +100,7 @@ class _Server:
                 error, data = self.read_directory(node, struct.unpack_from("QQ", request, 40)[1])
             elif opcode == RELEASEDIR:
                 error = 0
-            os.write(self.device, struct.pack("IiQ", 16 + len(data), error, unique) + data)
+            self.answer(unique, error, data)
 
 
 class OddFs:
