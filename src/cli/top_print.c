@@ -232,8 +232,8 @@ static void add_quota(char *to, size_t size, const struct top *t, const struct u
 	value_text(t, limit, b, sizeof(b));
 	value_text(t, inodes ? r->owned[i].count : r->owned[i].disk, c, sizeof(c));
 	snprintf(id, sizeof(id), "%u", q->id);
-	snprintf(to + len, size - len, "; quota of %s %s: %s of %s%s used, %s of it here", q->type,
-		 *q->name ? q->name : id, a, b, inodes ? " inodes" : "", c);
+	snprintf(to + len, size - len, "; quota of %s %s: %s of %s%s used, %s of %s here", q->type,
+		 *q->name ? q->name : id, a, b, inodes ? " inodes" : "", c, inodes ? "them" : "it");
 }
 
 void top_print_last(const struct top *t, const struct usage_result *r, const struct top_room *room)
