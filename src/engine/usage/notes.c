@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * notes.c - what a count has not counted, and why: what could not be read, what vanished, what was not wanted. See usage_internal.h.
+ *
+ * Of the errors those are kept whose paths come first in byte order, so that it is the same ones at every run.
  */
 #include <base/cleanup.h>
 #include <engine/usage/usage_internal.h>
@@ -17,18 +19,27 @@ void usage_fail(struct usage *u, int err)
 
 bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
 {
-	char *path;
+	cleanup_free char *path = NULL;
+	size_t at, nr;
 
 	if (err == ENOENT || err == ESTALE || err == ELOOP || err == ENOTDIR) {
 		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
 		return false;
 	}
+	path = dir_path(d, name);
+	if (!path) {
+		usage_fail(u, -ENOMEM);
+		return true;
+	}
 	pthread_mutex_lock(&u->error_lock);
-	if (u->nr_errors < USAGE_ERRORS) {
-		path = dir_path(d, name);
-		if (!path)
-			usage_fail(u, -ENOMEM);
-		u->errors[u->nr_errors] = (struct usage_error){ .path = path, .call = call, .err = err };
+	nr = u->nr_errors < USAGE_ERRORS ? u->nr_errors : USAGE_ERRORS;
+	for (at = nr; at && strcmp(path, u->errors[at - 1].path) < 0; at--)
+		;
+	if (at < USAGE_ERRORS) {
+		if (nr == USAGE_ERRORS)
+			free(u->errors[--nr].path);
+		memmove(&u->errors[at + 1], &u->errors[at], (nr - at) * sizeof(*u->errors));
+		u->errors[at] = (struct usage_error){ .path = take_ptr(path), .call = call, .err = err };
 	}
 	u->nr_errors++;
 	pthread_mutex_unlock(&u->error_lock);
@@ -85,16 +96,24 @@ bool usage_left_out(struct usage *u, const struct dir *d, const char *name, cons
 	return true;
 }
 
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
 void usage_take_notes(struct usage *u, struct usage_result *ret)
 {
 	pthread_mutex_lock(&u->error_lock);
 	memcpy(ret->errors, u->errors, sizeof(ret->errors));
 	memset(u->errors, 0, sizeof(u->errors));
 	ret->nr_errors = u->nr_errors;
+	u->nr_errors = 0; /* a thread that hangs, and is left, may come back with one */
 	ret->skipped = u->skipped;
 	ret->nr_skipped = u->nr_skipped;
 	u->skipped = NULL;
 	u->nr_skipped = 0;
+	if (ret->nr_skipped)
+		qsort(ret->skipped, ret->nr_skipped, sizeof(*ret->skipped), by_name);
 	pthread_mutex_unlock(&u->error_lock);
 	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
 	ret->nr_entries = __atomic_load_n(&u->nr_entries, __ATOMIC_RELAXED);
