@@ -56,6 +56,18 @@ void cli_json_set(json_t *object, const char *key, json_t *value)
 	json_object_set_new(object, key, value);
 }
 
+/* The one control character that ENSURE_ASCII leaves as it is; it is met in strings alone. */
+static int print_part(const char *text, size_t len, void *unused)
+{
+	(void)unused;
+	for (size_t i = 0; i < len; i++)
+		if (text[i] == 0x7f)
+			fputs("\\u007f", stdout);
+		else
+			putchar(text[i]);
+	return ferror(stdout) ? -1 : 0;
+}
+
 /**
  * cli_json_print() - print a value on stdout.
  * @value: its reference is taken; NULL: there was no memory for it
@@ -67,7 +79,7 @@ int cli_json_print(json_t *value)
 	int r = -1;
 
 	if (value)
-		r = json_dumpf(value, stdout, JSON_INDENT(2) | JSON_ENSURE_ASCII);
+		r = json_dump_callback(value, print_part, NULL, JSON_INDENT(2) | JSON_ENSURE_ASCII);
 	json_decref(value);
 	if (r < 0 && !ferror(stdout))
 		return cli_refuse("JSON", ENOMEM, NULL);

@@ -94,11 +94,18 @@ void cli_escape(char *ret, size_t size, const char *text)
 
 static void say_v(const char *prefix, const char *fmt, va_list ap)
 {
-	char text[4096], safe[8192];
+	cleanup_free char *text = NULL, *safe = NULL;
+	size_t size;
 
-	vsnprintf(text, sizeof(text), fmt, ap);
-	cli_escape(safe, sizeof(safe), text);
-	fprintf(stderr, "kshared: %s%s%s\n", prefix, *prefix ? ": " : "", safe);
+	/* A path may be of any length, and the reason comes after it. */
+	if (vasprintf(&text, fmt, ap) < 0)
+		text = NULL;
+	size = text ? 4 * strlen(text) + 1 : 0;
+	safe = text ? malloc(size) : NULL;
+	if (safe)
+		cli_escape(safe, size, text);
+	fprintf(stderr, "kshared: %s%s%s\n", prefix, *prefix ? ": " : "",
+		safe ? safe : "there is no memory to say what is wrong");
 }
 
 /** cli_say() - print a sentence. @fmt: without "kshared: " and newline */

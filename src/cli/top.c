@@ -22,7 +22,7 @@ static void top_deinit(struct top *t)
 	free(t->excludes);
 }
 
-/* Each thread has a directory open for each level: take what there is. */
+/* Any number will do, but directories that stay open need not be found again: take what there is. */
 static void raise_fd_limit(void)
 {
 	struct rlimit l;
@@ -229,6 +229,11 @@ static int print(const struct top *t, const struct usage_result *r, const struct
 
 static int count(struct top *t, const struct top_room *room)
 {
+	static const struct hint hints[] = {
+		{ EAGAIN, "no thread can be started",
+		  "end some processes, or raise the limit ('ulimit -u')" },
+		{ 0 },
+	};
 	struct usage_result result = { 0 };
 	struct top_watch *watch;
 	struct usage *u;
@@ -251,7 +256,7 @@ static int count(struct top *t, const struct top_room *room)
 		errno = -r;
 		status = cli_finish(CLI_FAILED);
 	} else if (r < 0) {
-		status = cli_refuse(t->dir, -r, NULL);
+		status = cli_refuse(t->dir, -r, hints);
 	} else {
 		status = print(t, &result, room);
 	}

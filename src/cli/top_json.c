@@ -135,7 +135,7 @@ static json_t *errors(const struct usage_result *r)
 	for (size_t i = 0; i < USAGE_ERRORS && i < r->nr_errors; i++) {
 		json_t *item = json_object();
 
-		set_name(item, "path", "path_base64", r->errors[i].path ? r->errors[i].path : "?");
+		set_name(item, "path", "path_base64", r->errors[i].path);
 		cli_json_set(item, "call", json_string(r->errors[i].call));
 		cli_json_set(item, "errno", number((uint64_t)r->errors[i].err));
 		cli_json_set(item, "error", cli_json_text(strerror(r->errors[i].err)));

@@ -185,13 +185,9 @@ int top_print_entries(const struct top *t, const struct usage_result *r)
 	return 0;
 }
 
-/* A sentence about a path, which may be longer than what cli_say() takes. */
 static void say_path(const char *path, const char *what, const char *more)
 {
-	cleanup_free char *name = path ? shown_name(true, path) : NULL;
-
-	fprintf(stderr, "kshared: %s%s: %s%s%s\n", path && strcmp(path, ".") == 0 ? "" : "./",
-		!name ? "(no memory for its name)" : name, what, *more ? "; " : "", more);
+	cli_say("%s%s: %s; %s", strcmp(path, ".") == 0 ? "" : "./", path, what, more);
 }
 
 void top_print_notes(const struct top *t, const struct usage_result *r)
@@ -236,8 +232,8 @@ static void add_quota(char *to, size_t size, const struct top *t, const struct u
 	value_text(t, limit, b, sizeof(b));
 	value_text(t, inodes ? r->owned[i].count : r->owned[i].disk, c, sizeof(c));
 	snprintf(id, sizeof(id), "%u", q->id);
-	snprintf(to + len, size - len, "; quota of %s %s: %s of %s%s used, %s of it here", q->type,
-		 *q->name ? q->name : id, a, b, inodes ? " inodes" : "", c);
+	snprintf(to + len, size - len, "; quota of %s %s: %s of %s%s used, %s of %s here", q->type,
+		 *q->name ? q->name : id, a, b, inodes ? " inodes" : "", c, inodes ? "them" : "it");
 }
 
 void top_print_last(const struct top *t, const struct usage_result *r, const struct top_room *room)

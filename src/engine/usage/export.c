@@ -7,8 +7,9 @@
  * escaped: the text is JSON but for names that are no UTF-8. A file with several names is written with each of them, with its inode number,
  * by which the reader counts it once.
  *
- * Beyond what descriptors allow, a directory is closed while one below it is read, and opened again from there as "..".
+ * Beyond what descriptors allow, a directory is closed while one below it is read, and opened again afterwards (dir.c).
  */
+#include <base/cleanup.h>
 #include <engine/usage/usage_internal.h>
 #include <dirent.h>
 #include <errno.h>
@@ -18,7 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/syscall.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -26,7 +26,6 @@
 struct level {
 	struct level *up;
 	struct dir *d;
-	uint64_t ino;
 	char *names;
 	size_t at;
 	size_t len;
@@ -53,6 +52,13 @@ static void write_text(FILE *out, const char *text)
 			putc_unlocked(*p, out);
 	}
 	putc_unlocked('"', out);
+}
+
+static void saw(struct export *x, const struct statx *st)
+{
+	struct usage_sum s = usage_sum_of(st);
+
+	usage_saw(x->w, &s);
 }
 
 /* The beginning of an object for an entry. @st: NULL: nothing is known of it */
@@ -85,124 +91,98 @@ static void write_left_out(struct export *x, const char *name, const char *why)
 /* A directory of which no more is told. */
 static void write_closed(struct export *x, const char *name, const struct statx *st, bool unread)
 {
-	struct usage_sum s;
-
 	fputs(",\n[", x->out);
 	write_info(x, name, st);
 	fputs(unread ? ",\"read_error\":true}]" : "}]", x->out);
-	if (st) {
-		s = usage_sum_of(st);
-		usage_saw(x->w, &s, st);
-	}
+	if (st)
+		saw(x, st);
 }
 
-static bool left_out(struct export *x, const struct dir *d, const char *name,
-		     const struct statx *st)
+/* What is no directory. */
+static void write_file(struct export *x, const char *name, const struct statx *st)
 {
-	if (!(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
-	    !mounts_skip(x->u->mounts, st->stx_mnt_id))
-		return x->u->o.one_fs &&
-			makedev(st->stx_dev_major, st->stx_dev_minor) != x->u->root_dev;
-	usage_skipped(x->u, d, name);
-	return true;
+	fputs(",\n", x->out);
+	write_info(x, name, st);
+	putc_unlocked('}', x->out);
+	saw(x, st);
 }
 
-/* Begin to read a directory. Takes the descriptor. */
-static void go_down(struct export *x, struct dir *parent, const char *name, int fd,
-		    const struct statx *st)
+/* Begin to read a directory, which is open and has the level's place. @name: as it is to be told */
+static void go_down(struct export *x, struct level *l, const char *name, const struct statx *st)
 {
-	struct level *l = calloc(1, sizeof(*l));
-	struct usage_sum s = usage_sum_of(st);
-
-	if (l)
-		l->d = usage_dir(x->u, parent, parent ? name : "", NO_TOP);
-	if (!l || !l->d) {
-		free(l);
-		close(fd);
-		x->r = -ENOMEM;
-		return;
-	}
-	l->d->fd = fd;
-	l->d->dev = makedev(st->stx_dev_major, st->stx_dev_minor);
-	l->ino = st->stx_ino;
-	l->up = x->level;
-	x->level = l;
 	fputs(",\n[", x->out);
 	write_info(x, name, st);
-	if (!parent || parent->dev != l->d->dev)
+	if (!l->up || l->up->d->dev != l->d->dev)
 		fprintf(x->out, ",\"dev\":%" PRIu64, l->d->dev);
 	putc_unlocked('}', x->out);
-	usage_saw(x->w, &s, st);
-	if (parent && parent->depth >= x->u->deep) {
-		close(parent->fd);
-		parent->fd = -1;
-	}
+	saw(x, st);
+	x->level = l;
 }
 
-/* Open the directory above the present one again. */
-static int reopen(struct export *x, const struct level *up)
+static void free_level(struct export *x, struct level *l)
 {
-	int fd = openat(x->level->d->fd, "..", DIR_FLAGS);
-	struct statx st;
-
-	if (fd < 0)
-		return -errno;
-	if (statx(fd, "", AT_EMPTY_PATH, usage_mask(x->u), &st) < 0 || st.stx_ino != up->ino ||
-	    makedev(st.stx_dev_major, st.stx_dev_minor) != up->d->dev ||
-	    lseek(fd, up->d->at, SEEK_SET) < 0) {
-		close(fd);
-		return -EBUSY; /* the one below was moved */
-	}
-	up->d->fd = fd;
-	return 0;
-}
-
-static void go_up(struct export *x)
-{
-	struct level *l = x->level, *up = l->up;
-	int r;
-
-	fputs("]", x->out);
-	if (up && up->d->fd < 0 && l->d->fd >= 0 && !usage_stopped(x->u)) {
-		r = reopen(x, up);
-		if (r < 0)
-			usage_problem(x->u, up->d, NULL, "open", -r);
-	}
-	x->level = up;
-	usage_put_dir(l->d); /* closes it */
+	if (l->d)
+		dir_done(x->u, l->d);
 	free(l->names);
 	free(l);
 }
 
+/* A directory that is not open yet. */
+static struct level *new_level(struct export *x, const char *name)
+{
+	struct level *l = calloc(1, sizeof(*l));
+
+	if (l) {
+		l->up = x->level;
+		l->d = dir_new(l->up ? l->up->d : NULL, name, NO_TOP);
+	}
+	if (l && l->d)
+		return l;
+	free(l);
+	x->r = -ENOMEM;
+	return NULL;
+}
+
+static void go_up(struct export *x)
+{
+	struct level *l = x->level;
+
+	fputs("]", x->out);
+	x->level = l->up;
+	free_level(x, l);
+}
+
 static void enter(struct export *x, const char *name)
 {
-	struct dir *d = x->level->d;
-	int fd = openat(d->fd, name, DIR_FLAGS), err = errno;
+	struct level *l = new_level(x, name);
 	struct statx st;
-	bool known = statx(fd < 0 ? d->fd : fd, fd < 0 ? name : "",
-			   fd < 0 ? AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT : AT_EMPTY_PATH,
-			   usage_mask(x->u), &st) == 0;
 
-	if (fd < 0 || !known) {
-		err = fd < 0 ? err : errno;
-		usage_problem(x->u, d, name, fd < 0 ? "open" : "statx", err);
-		if (err != ENOENT && err != ESTALE)
-			write_closed(x, name, known ? &st : NULL, true);
-	} else if (left_out(x, d, name, &st)) {
-		write_left_out(x, name, "otherfs");
-	} else {
-		go_down(x, d, name, fd, &st);
+	if (!l)
 		return;
+	dir_aside(l->up->d);
+	switch (dir_open(x->u, l->d, &st)) {
+	case DIR_OPEN:
+		go_down(x, l, name, &st);
+		return;
+	case DIR_LEFT_OUT:
+		write_left_out(x, name, "otherfs");
+		break;
+	case DIR_OTHER:
+		write_file(x, name, &st);
+		break;
+	case DIR_CLOSED:
+		write_closed(x, name, st.stx_mask ? &st : NULL, true);
+		break;
+	case DIR_GONE:
+		break;
 	}
-	if (fd >= 0)
-		close(fd);
+	free_level(x, l);
 }
 
 /* Return: false: it is a sub-directory that is to be read. */
 static bool write_entry(struct export *x, const struct usage_dirent *e)
 {
 	const struct dir *d = x->level->d;
-	struct usage_sum s;
 	struct statx st;
 
 	if (usage_excluded(x->u, d, e->name)) {
@@ -213,8 +193,7 @@ static bool write_entry(struct export *x, const struct usage_dirent *e)
 		return false;
 	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) <
 	    0) {
-		usage_problem(x->u, d, e->name, "statx", errno);
-		if (errno != ENOENT && errno != ESTALE) {
+		if (usage_problem(x->u, d, e->name, "statx", errno)) {
 			fputs(",\n", x->out);
 			write_info(x, e->name, NULL);
 			fputs(",\"read_error\":true}", x->out);
@@ -223,17 +202,12 @@ static bool write_entry(struct export *x, const struct usage_dirent *e)
 	}
 	if (S_ISDIR(st.stx_mode) && d->depth < x->u->o.depth)
 		return false;
-	if (left_out(x, d, e->name, &st)) {
+	if (usage_left_out(x->u, d, e->name, &st))
 		write_left_out(x, e->name, "otherfs");
-	} else if (S_ISDIR(st.stx_mode)) {
+	else if (S_ISDIR(st.stx_mode))
 		write_closed(x, e->name, &st, false);
-	} else {
-		fputs(",\n", x->out);
-		write_info(x, e->name, &st);
-		putc_unlocked('}', x->out);
-		s = usage_sum_of(&st);
-		usage_saw(x->w, &s, &st);
-	}
+	else
+		write_file(x, e->name, &st);
 	return true;
 }
 
@@ -256,8 +230,11 @@ static int remember(struct level *l, const char *name)
 static bool read_piece(struct export *x)
 {
 	struct level *l = x->level;
-	long len = syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
+	long len;
 
+	if (!dir_resume(x->u, l->d))
+		return false;
+	len = syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
 	if (len < 0)
 		usage_problem(x->u, l->d, NULL, "getdents64", errno);
 	free(l->names);
@@ -284,8 +261,7 @@ static void walk(struct export *x)
 {
 	while (x->level) {
 		struct level *l = x->level;
-
-		bool go_on = x->r == 0 && !usage_stopped(x->u) && l->d->fd >= 0;
+		bool go_on = x->r == 0 && !usage_stopped(x->u);
 
 		if (go_on && l->at < l->len) {
 			const char *name = l->names + l->at;
@@ -301,21 +277,29 @@ static void walk(struct export *x)
 int usage_export(struct usage *u, FILE *out, const char *name, struct usage_result *ret)
 {
 	struct export x = { .u = u, .w = &u->workers[0], .out = out };
+	struct level *l = new_level(&x, "");
 	struct statx st;
 
 	*ret = (struct usage_result){ 0 };
-	if (statx(u->fd, "", AT_EMPTY_PATH, usage_mask(u), &st) < 0)
-		return -errno;
+	if (!l)
+		return x.r;
+	l->d->fd = take_fd(&u->fd);
+	if (dir_open(u, l->d, &st) != DIR_OPEN) {
+		free_level(&x, l);
+		usage_take_notes(u, ret);
+		return -EIO;
+	}
 	fprintf(out,
 		"[1,2,{\"progname\":\"kshared\",\"progver\":\"" KSHARED_VERSION
 		"\",\"timestamp\":%jd}",
 		(intmax_t)time(NULL));
-	go_down(&x, NULL, name, u->fd, &st);
-	u->fd = -1;
+	go_down(&x, l, name, &st);
 	walk(&x);
 	fputs("]\n", out);
 	ret->total = usage_progress(u);
 	usage_take_notes(u, ret);
+	if (x.r == 0)
+		x.r = __atomic_load_n(&u->failed, __ATOMIC_RELAXED);
 	if (x.r == 0 && fflush(out) != 0)
 		x.r = -errno;
 	return x.r;

@@ -142,10 +142,10 @@ int largest_put(struct largest *l, const char *name, const struct usage_sum *s, 
 
 void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr)
 {
-	size_t n = l->nr;
-
+	/* Threads that hang, and are left, may come back and put something in. */
+	pthread_mutex_lock(&l->lock);
+	*ret_nr = l->nr;
 	/* The least goes last, again and again. */
-	*ret_nr = n;
 	while (l->nr > 1) {
 		swap(l, 0, l->nr - 1);
 		l->nr--;
@@ -154,6 +154,7 @@ void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr)
 	*ret = l->heap;
 	l->heap = NULL;
 	l->nr = 0;
+	pthread_mutex_unlock(&l->lock);
 }
 
 void largest_deinit(struct largest *l)

@@ -13,11 +13,11 @@
 #define FIRST_SIZE 64
 
 struct link {
-	uint64_t ino; /* 0: no file */
+	uint64_t ino;
 	uint64_t dev;
 	uint64_t disk;
 	uint64_t apparent;
-	uint32_t seen;
+	uint32_t seen; /* of its names; 0: no file */
 	uint32_t top;
 };
 
@@ -67,7 +67,7 @@ static size_t place_of(const struct stripe *s, uint64_t dev, uint64_t ino)
 {
 	size_t i = hash_of(dev, ino) / STRIPES & (s->size - 1);
 
-	while (s->at[i].ino && (s->at[i].ino != ino || s->at[i].dev != dev))
+	while (s->at[i].seen && (s->at[i].ino != ino || s->at[i].dev != dev))
 		i = (i + 1) & (s->size - 1);
 	return i;
 }
@@ -83,7 +83,7 @@ static int make_room(struct stripe *s)
 	if (!bigger.at)
 		return -ENOMEM;
 	for (size_t i = 0; i < s->size; i++)
-		if (s->at[i].ino)
+		if (s->at[i].seen)
 			bigger.at[place_of(&bigger, s->at[i].dev, s->at[i].ino)] = s->at[i];
 	free(s->at);
 	s->at = bigger.at;
@@ -97,7 +97,7 @@ static void take_out(struct stripe *s, size_t hole)
 	size_t mask = s->size - 1;
 
 	s->nr--;
-	for (size_t i = (hole + 1) & mask; s->at[i].ino; i = (i + 1) & mask) {
+	for (size_t i = (hole + 1) & mask; s->at[i].seen; i = (i + 1) & mask) {
 		size_t home = hash_of(s->at[i].dev, s->at[i].ino) / STRIPES & mask;
 
 		if (((i - home) & mask) >= ((i - hole) & mask)) {
@@ -105,7 +105,7 @@ static void take_out(struct stripe *s, size_t hole)
 			hole = i;
 		}
 	}
-	s->at[hole].ino = 0;
+	s->at[hole].seen = 0;
 }
 
 int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
@@ -120,8 +120,8 @@ int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, cons
 	r = make_room(s);
 	if (r == 0) {
 		k = &s->at[place_of(s, dev, ino)];
-		*ret_first = !k->ino;
-		if (!k->ino) {
+		*ret_first = !k->seen;
+		if (!k->seen) {
 			*k = (struct link){
 				.ino = ino,
 				.dev = dev,
@@ -150,7 +150,7 @@ void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const str
 
 		pthread_mutex_lock(&s->lock);
 		for (size_t k = 0; k < s->size; k++)
-			if (s->at[k].ino)
+			if (s->at[k].seen)
 				each(ctx, s->at[k].top,
 				     &(struct usage_sum){ s->at[k].disk, s->at[k].apparent, 1 });
 		pthread_mutex_unlock(&s->lock);

@@ -6,7 +6,7 @@
  * of every mount which part of which file system it shows: a device and a path in it. The directory itself shows such a
  * part, too. Going through the mounts below it in the order of their mount points, one whose part lies in a part that is counted
  * already, or contains one, is left out, with whatever is mounted below it. A mount that is hidden by another one on top of it is
- * never met, and does not count.
+ * never met, and does not count: it is covered by one that is mounted on it, or beside it (on the same mount) in a directory above.
  */
 #include <engine/usage/usage_internal.h>
 #include <errno.h>
@@ -24,7 +24,7 @@ struct mount {
 	char *root;
 	char *point;
 	bool skip;
-	bool inside; /* below the directory */
+	bool met; /* below the directory, and not hidden */
 };
 
 struct mounts {
@@ -109,6 +109,27 @@ static bool overlap(const char *device, const char *root, const struct mount *ot
 	return strcmp(device, other->device) == 0 && (below(root, other->root) || below(other->root, root));
 }
 
+/* Is @x, or a mount that it is on, up to @own, hidden by another? */
+static bool hidden(const struct mounts *m, const struct mount *own, const struct mount *x)
+{
+	for (const struct mount *at = x; at != own;) {
+		for (size_t i = 0; i < m->nr; i++) {
+			const struct mount *y = &m->at[i];
+
+			if (y != at && y->parent == at->parent && below(at->point, y->point))
+				return true;
+			if (at == x && y->parent == x->id && strcmp(y->point, x->point) == 0)
+				return true;
+		}
+		if (at->parent == at->id)
+			return true; /* the root of all: it is not on @own */
+		at = by_id(m, at->parent);
+		if (!at)
+			return true;
+	}
+	return false;
+}
+
 static void decide(struct mounts *m, const struct mount *own, const char *dir)
 {
 	const char *rest = below(dir, own->point);
@@ -126,11 +147,11 @@ static void decide(struct mounts *m, const struct mount *own, const char *dir)
 
 		if (!after || !*after || x == own)
 			continue;
-		x->inside = true;
+		x->met = !hidden(m, own, x);
 		x->skip = (parent && parent->skip) ||
 			  (strcmp(x->device, own->device) == 0 && (below(x->root, part) || below(part, x->root)));
 		for (size_t k = 0; k < i && !x->skip; k++)
-			x->skip = m->at[k].inside && !m->at[k].skip && overlap(x->device, x->root, &m->at[k]);
+			x->skip = m->at[k].met && !m->at[k].skip && overlap(x->device, x->root, &m->at[k]);
 	}
 }
 

@@ -4,13 +4,14 @@
  */
 #include <base/cleanup.h>
 #include <engine/usage/usage_internal.h>
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
-#include <sys/sysmacros.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -18,35 +19,60 @@
 #define THREADS_LEAST 8 /* more than there are CPUs: with cold caches they wait for the disk */
 #define THREADS_EACH 4 /* for a CPU */
 #define STACK_BYTES (128u << 10)
+#define LOOKS 10 /* in a second, at whether to stop */
 #define STOP_PATIENCE_S 1 /* for threads that hang in a file system which does not answer */
-#define FDS_OTHER 64
+#define FDS_EACH 6 /* of a thread, at least: what it reads, a step on the way there, and some that are kept */
 
-static unsigned int choose_threads(const struct usage_options *o)
+/* How many descriptors this process may open yet. */
+static unsigned int free_fds(void)
 {
-	long n = o->threads ? (long)o->threads : sysconf(_SC_NPROCESSORS_ONLN) * THREADS_EACH;
-
-	if (!o->threads && n < THREADS_LEAST)
-		n = THREADS_LEAST;
-	return n > THREADS_MAX ? THREADS_MAX : (unsigned int)n;
-}
-
-/* Each thread has a chain of directories open, as long as the tree is deep. */
-static uint32_t choose_deep(unsigned int nr_threads)
-{
+	DIR *d = opendir("/proc/self/fd");
+	unsigned int n = 0;
 	struct rlimit l;
 
-	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur < FDS_OTHER * 2)
-		return 1;
-	return (uint32_t)((l.rlim_cur - FDS_OTHER) / 2 / nr_threads);
+	while (d && readdir(d))
+		n++;
+	if (d)
+		closedir(d);
+	if (getrlimit(RLIMIT_NOFILE, &l) < 0 || l.rlim_cur <= n)
+		return 0;
+	return l.rlim_cur - n < INT_MAX ? (unsigned int)(l.rlim_cur - n) : INT_MAX;
+}
+
+/* How many threads; and how many descriptors may be kept by them together: half of those that are left for others to use. */
+static void choose(struct usage *u)
+{
+	unsigned int fds = free_fds();
+	long n = u->o.threads ? (long)u->o.threads : sysconf(_SC_NPROCESSORS_ONLN) * THREADS_EACH;
+
+	if (!u->o.threads && n < THREADS_LEAST)
+		n = THREADS_LEAST;
+	if (n > THREADS_MAX)
+		n = THREADS_MAX;
+	if (n > fds / FDS_EACH)
+		n = fds / FDS_EACH ? fds / FDS_EACH : 1;
+	u->nr_workers = (unsigned int)n;
+	u->max_kept = fds > 2 * u->nr_workers ? (fds - 2 * u->nr_workers) / 2 : 0;
+}
+
+/* Zeroed, and aligned as the structures with parts for different threads ask for. */
+static void *aligned(size_t size)
+{
+	void *p = aligned_alloc(_Alignof(struct usage), size);
+
+	return p ? memset(p, 0, size) : NULL;
 }
 
 int usage_new(struct usage **ret, const char *dir, const struct usage_options *o)
 {
-	struct usage *u = calloc(1, sizeof(*u));
 	pthread_condattr_t attr;
-	struct stat st = { 0 };
+	struct usage *u;
+	struct stat st;
 	int r;
 
+	if (!o->top)
+		return -EINVAL;
+	u = aligned(sizeof(*u));
 	if (!u)
 		return -ENOMEM;
 	u->o = *o;
@@ -54,9 +80,9 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 	pthread_mutex_init(&u->error_lock, NULL);
 	pthread_condattr_init(&attr);
 	pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-	pthread_cond_init(&u->wake, &attr);
-	pthread_cond_init(&u->ended, &attr);
+	pthread_cond_init(&u->done, &attr);
 	pthread_condattr_destroy(&attr);
+	pthread_cond_init(&u->wake, NULL);
 	largest_init(&u->largest, o->top, o->by);
 	u->fd = open(dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
 	r = u->fd < 0 || fstat(u->fd, &st) < 0 ? -errno : 0;
@@ -67,9 +93,8 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 	if (r == 0)
 		r = mounts_new(&u->mounts, u->fd);
 	if (r == 0) {
-		u->nr_workers = choose_threads(o);
-		u->deep = choose_deep(u->nr_workers);
-		u->workers = calloc(u->nr_workers, sizeof(*u->workers));
+		choose(u);
+		u->workers = aligned(u->nr_workers * sizeof(*u->workers));
 		r = u->workers ? 0 : -ENOMEM;
 	}
 	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
@@ -91,7 +116,7 @@ static int start_threads(struct usage *u)
 	pthread_attr_t attr;
 	pthread_t thread;
 	sigset_t all, old;
-	unsigned int n = 0;
+	unsigned int i;
 	int r = 0;
 
 	sigfillset(&all);
@@ -100,33 +125,35 @@ static int start_threads(struct usage *u)
 	pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 	pthread_attr_setstacksize(&attr, STACK_BYTES);
 	pthread_mutex_lock(&u->idle_lock);
-	for (unsigned int i = 0; i < u->nr_workers && r == 0; i++) {
+	for (i = 0; i < u->nr_workers && r == 0; i++)
 		r = -pthread_create(&thread, &attr, usage_thread, &u->workers[i]);
-		n += r == 0;
-	}
-	u->nr_running = n;
+	/* One is enough. */
+	if (r < 0 && --i)
+		r = 0;
+	u->nr_running = i;
 	pthread_mutex_unlock(&u->idle_lock);
 	pthread_attr_destroy(&attr);
 	pthread_sigmask(SIG_SETMASK, &old, NULL);
-	return n ? 0 : r;
+	return r;
 }
 
-/* Until all threads have ended; or, when it shall stop, for a second. */
+/* Until all threads have ended; or, once they shall stop, for a second. */
 static void wait_for_threads(struct usage *u)
 {
-	unsigned int patience = 0;
-	struct timespec until;
+	struct timespec now, until;
+	unsigned int patience = STOP_PATIENCE_S * LOOKS;
 
 	pthread_mutex_lock(&u->idle_lock);
-	while (u->nr_running && patience <= STOP_PATIENCE_S * 10) {
-		clock_gettime(CLOCK_MONOTONIC, &until);
-		until.tv_nsec += 100000000;
-		if (until.tv_nsec >= 1000000000) {
-			until.tv_sec++;
-			until.tv_nsec -= 1000000000;
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	while (u->nr_running && patience) {
+		until = now;
+		until.tv_nsec += 1000000000 / LOOKS;
+		until.tv_sec += until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (pthread_cond_timedwait(&u->done, &u->idle_lock, &until) == ETIMEDOUT) {
+			patience -= __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+			clock_gettime(CLOCK_MONOTONIC, &now);
 		}
-		pthread_cond_timedwait(&u->ended, &u->idle_lock, &until);
-		patience += __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
 	}
 	pthread_mutex_unlock(&u->idle_lock);
 }
@@ -143,22 +170,6 @@ static struct usage_sum load(const struct usage_sum *s)
 		.apparent = __atomic_load_n(&s->apparent, __ATOMIC_RELAXED),
 		.count = __atomic_load_n(&s->count, __ATOMIC_RELAXED),
 	};
-}
-
-void usage_take_notes(struct usage *u, struct usage_result *ret)
-{
-	pthread_mutex_lock(&u->error_lock);
-	memcpy(ret->errors, u->errors, sizeof(ret->errors));
-	memset(u->errors, 0, sizeof(u->errors));
-	ret->nr_errors = u->nr_errors;
-	ret->skipped = u->skipped;
-	ret->nr_skipped = u->nr_skipped;
-	u->skipped = NULL;
-	u->nr_skipped = 0;
-	pthread_mutex_unlock(&u->error_lock);
-	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
-	ret->nr_entries = u->nr_entries;
-	ret->stopped = __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
 }
 
 static int collect(struct usage *u, struct usage_result *ret)
@@ -190,7 +201,7 @@ static int collect(struct usage *u, struct usage_result *ret)
 
 int usage_run(struct usage *u, struct usage_result *ret)
 {
-	struct dir *root = usage_dir(u, NULL, "", NO_TOP);
+	struct dir *root = dir_new(NULL, "", NO_TOP);
 	int r;
 
 	*ret = (struct usage_result){ 0 };
@@ -200,8 +211,10 @@ int usage_run(struct usage *u, struct usage_result *ret)
 	u->nr_pending = 1;
 	usage_push(&u->workers[0], root);
 	r = start_threads(u);
-	if (r < 0)
+	if (r < 0) {
+		dir_done(u, usage_pop(&u->workers[0]));
 		return r;
+	}
 	wait_for_threads(u);
 	return collect(u, ret);
 }
@@ -236,19 +249,8 @@ static void free_result(struct usage_result *r)
 	*r = (struct usage_result){ 0 };
 }
 
-void usage_free(struct usage *u, struct usage_result *r)
+static void free_all(struct usage *u)
 {
-	bool in_use;
-
-	if (r)
-		free_result(r);
-	if (!u)
-		return;
-	pthread_mutex_lock(&u->idle_lock);
-	in_use = u->nr_running;
-	pthread_mutex_unlock(&u->idle_lock);
-	if (in_use)
-		return; /* by threads that hang: theirs */
 	for (unsigned int i = 0; u->workers && i < u->nr_workers; i++)
 		free(u->workers[i].buffer);
 	free(u->workers);
@@ -267,8 +269,37 @@ void usage_free(struct usage *u, struct usage_result *r)
 	if (u->fd >= 0)
 		close(u->fd);
 	pthread_cond_destroy(&u->wake);
-	pthread_cond_destroy(&u->ended);
+	pthread_cond_destroy(&u->done);
 	pthread_mutex_destroy(&u->idle_lock);
 	pthread_mutex_destroy(&u->error_lock);
 	free(u);
+}
+
+void usage_leave(struct usage *u)
+{
+	bool last;
+
+	pthread_mutex_lock(&u->idle_lock);
+	u->nr_running--;
+	pthread_cond_signal(&u->done);
+	last = u->abandoned && !u->nr_running;
+	pthread_mutex_unlock(&u->idle_lock);
+	if (last)
+		free_all(u);
+}
+
+void usage_free(struct usage *u, struct usage_result *r)
+{
+	bool in_use;
+
+	if (r)
+		free_result(r);
+	if (!u)
+		return;
+	/* With threads that hang in a file system, the last of them frees it. */
+	pthread_mutex_lock(&u->idle_lock);
+	in_use = u->abandoned = u->nr_running;
+	pthread_mutex_unlock(&u->idle_lock);
+	if (!in_use)
+		free_all(u);
 }

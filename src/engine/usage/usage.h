@@ -13,7 +13,7 @@
  * Rules that make every run give the same answer, whatever the threads do:
  * - a file with several names counts once, for the entry of the directory whose name comes first in byte order among those below which
  *   it has a name;
- * - entries of one size are sorted by name, in byte order;
+ * - entries of one size are sorted by name, in byte order; errors, and mounts that were left out, by path;
  * - a mount below the directory that shows again what is counted elsewhere is left out (mounts.c says how that is decided).
  *
  * The calls used are openat(2), getdents64(2), statx(2); nothing is written, no access time is changed where that can be avoided.
@@ -28,7 +28,7 @@
 #include <stdio.h>
 #include <sys/stat.h>
 
-#define USAGE_ERRORS 20 /* so many are told in full; the others are counted */
+#define USAGE_ERRORS 20 /* so many are told in full, the first by path; the others are counted */
 #define USAGE_OWNERS 4
 
 /** enum usage_by - what is added up: bytes on disk (blocks), bytes by the files' own word (size), or files. */
@@ -97,7 +97,7 @@ struct usage_error {
  * @total: everything that was counted, with the directory itself
  * @owned: what was counted for each of the owners asked for
  * @nr_entries: entries of the directory
- * @errors: the first of them; @nr_errors: how many there were: that much is missing in the sums
+ * @errors: those that come first by path; @nr_errors: how many there were: that much is missing in the sums
  * @nr_vanished: entries that were gone when they were looked at
  * @skipped: mounts that were left out because they show what is counted elsewhere; @nr_skipped of them, paths below the directory
  * @stopped: usage_stop() was called: the sums are those up to then
@@ -122,11 +122,11 @@ struct usage;
  * usage_new() - prepare to count @dir.
  * @dir: a directory's path; "" is none
  * @o: copied, but for what it points to
- * Return: 0; -ENOTDIR; -ENOENT; -errno.
+ * Return: 0; -ENOTDIR; -ENOENT; -EINVAL: @top is 0; -errno.
  */
 int usage_new(struct usage **ret, const char *dir, const struct usage_options *o);
 
-/** usage_run() - count; the calling thread is one of those that do. Once. Return: 0, also with errors in the result; -ENOMEM. */
+/** usage_run() - count, once. Return: 0, also with errors in the result; -ENOMEM; -EAGAIN: no thread could be started. */
 int usage_run(struct usage *u, struct usage_result *ret);
 
 /**

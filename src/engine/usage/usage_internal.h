@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * usage_internal.h - the parts of a count: the walk (walk.c), files with several names (links.c), the largest so far
- * (largest.c), mounts (mounts.c).
+ * usage_internal.h - the parts of a count: the walk (walk.c), its directories (dir.c), files with several names (links.c), the
+ * largest so far (largest.c), mounts (mounts.c), what was not counted (notes.c); and the walk that writes all it sees (export.c).
  */
 #ifndef KSHARED_ENGINE_USAGE_INTERNAL_H
 #define KSHARED_ENGINE_USAGE_INTERNAL_H
 
 #include <engine/usage/usage.h>
 #include <pthread.h>
+#include <sys/sysmacros.h>
 #include <sys/types.h>
 
 #define NO_TOP UINT32_MAX
 #define USAGE_BUFFER_BYTES (32u << 10)
-#define DIR_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 /* What getdents64(2) gives. */
 struct usage_dirent {
@@ -127,33 +127,38 @@ struct top {
 };
 
 /*
- * A directory that is to be read, is read, or has sub-directories that are.
+ * dir.c: a directory that is to be read, is read, or has sub-directories that are.
+ * @anchor: the next one above whose descriptor is kept: where the path to this one begins. NULL: this is the first one
  * @fd: -1: not opened yet, or closed again
- * @users: who need @fd: its reader, and sub-directories that are not opened yet
+ * @users: who need @fd: its reader, and those below that have it as their anchor and are still to be opened
+ * @dev, @ino: which one it is, once it was opened
  * @at: where to go on
  */
 struct dir {
 	struct dir *parent;
+	struct dir *anchor;
 	struct dir *below; /* on the stack */
 	int fd;
 	unsigned int refs;
 	unsigned int users;
 	uint32_t top;
 	uint32_t depth;
+	bool keeps; /* its descriptor is kept for those below */
 	bool entered; /* its own size is counted */
 	uint64_t dev;
+	uint64_t ino;
 	int64_t at;
 	char name[];
 };
 
 struct worker {
-	struct usage *u;
-	pthread_mutex_t lock;
+	_Alignas(128) pthread_mutex_t lock; /* what others touch, too, is apart from what is this thread's */
 	struct dir *stack; /* the newest first */
 	unsigned int nr;
+	_Alignas(128) struct usage *u;
+	unsigned char *buffer;
 	struct usage_sum seen; /* for usage_progress() */
 	struct usage_sum owned[USAGE_OWNERS];
-	unsigned char *buffer;
 };
 
 struct usage {
@@ -162,14 +167,18 @@ struct usage {
 	struct worker *workers;
 	unsigned int nr_workers;
 	unsigned int nr_running;
-	unsigned int nr_idle;
-	uint64_t nr_pending;
-	uint32_t deep; /* levels of which every descriptor is kept */
+	bool abandoned; /* by usage_free(), while threads hang */
+	unsigned int max_kept; /* descriptors of directories that are kept */
+	unsigned int nr_kept;
+	bool atime; /* O_NOATIME was refused */
+	bool single_steps; /* openat2() is not there */
 	bool stop;
 	int failed; /* -ENOMEM */
+	_Alignas(128) uint64_t nr_pending;
+	unsigned int nr_idle;
 	pthread_mutex_t idle_lock;
-	pthread_cond_t wake; /* there is work, or no more will come */
-	pthread_cond_t ended; /* a thread has */
+	pthread_cond_t wake; /* a thread that has nothing to do */
+	pthread_cond_t done; /* usage_run() */
 	pthread_mutex_t error_lock;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;
@@ -186,6 +195,64 @@ struct usage {
 	struct mounts *mounts;
 };
 
+/** dir_new() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
+struct dir *dir_new(struct dir *parent, const char *name, uint32_t top);
+
+/** enum dir_look - what became of a directory that was to be opened. */
+enum dir_look {
+	DIR_OPEN,
+	DIR_LEFT_OUT, /* it is on another file system, or a mount of what is counted elsewhere */
+	DIR_OTHER, /* it is no directory any more */
+	DIR_CLOSED, /* it cannot be read; that is noted */
+	DIR_GONE, /* that is noted, too */
+};
+
+/**
+ * dir_open() - open one for the first time, wherever it is, and look at it.
+ * @st: what statx(2) says; with DIR_CLOSED, stx_mask may be 0: it says nothing
+ */
+enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st);
+
+/** dir_aside() - close what is not kept, in the middle of it or to go below. */
+void dir_aside(struct dir *d);
+
+/** dir_resume() - have it open again where it was left. Return: false: it cannot be had; that is noted. */
+bool dir_resume(struct usage *u, struct dir *d);
+
+/** dir_done() - it is read, or will not be. */
+void dir_done(struct usage *u, struct dir *d);
+
+/** dir_path() - the path of it (@name NULL) or of an entry in it, below the first one; malloc'ed. Return: NULL without memory. */
+char *dir_path(const struct dir *d, const char *name);
+
+/*
+ * notes.c: what was not counted, and why. Many threads.
+ */
+
+/** usage_fail() - stop, since there is no memory. */
+void usage_fail(struct usage *u, int err);
+
+/** usage_stopped() - is it to end soon? */
+static inline bool usage_stopped(const struct usage *u)
+{
+	return __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+}
+
+/**
+ * usage_problem() - note that @call failed at @name in @d (NULL: at @d).
+ * Return: is it an error? Else it is gone, or something else is in its place, or in that of one above, and it is only counted.
+ */
+bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err);
+
+/** usage_excluded() - does a pattern say so? */
+bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
+
+/** usage_left_out() - is it on another file system that is not wanted, or a mount of what is counted elsewhere? The latter is noted. */
+bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st);
+
+/** usage_take_notes() - they go to the result. */
+void usage_take_notes(struct usage *u, struct usage_result *ret);
+
 /** usage_top() - an entry of the directory itself. */
 struct top *usage_top(const struct usage *u, uint32_t i);
 
@@ -193,43 +260,35 @@ struct top *usage_top(const struct usage *u, uint32_t i);
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
 
 /** usage_sum_of() - what a file is counted as. */
-struct usage_sum usage_sum_of(const struct statx *st);
-
-/** usage_saw() - count for usage_progress(), and for those who own it. */
-void usage_saw(struct worker *w, const struct usage_sum *s, const struct statx *st);
+static inline struct usage_sum usage_sum_of(const struct statx *st)
+{
+	return (struct usage_sum){ .disk = st->stx_blocks * 512, .apparent = st->stx_size, .count = 1 };
+}
 
 /** usage_mask() - what statx(2) is asked about each file. */
-unsigned int usage_mask(const struct usage *u);
+static inline unsigned int usage_mask(const struct usage *u)
+{
+	return STATX_TYPE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MNT_ID |
+	       (u->o.nr_owners ? STATX_UID | STATX_GID : 0);
+}
 
-/** usage_path() - the path of the entry @name of @d (NULL: of @d) below the directory. Return: malloc'ed; NULL without memory. */
-char *usage_path(const struct dir *d, const char *name);
+/** usage_device() - as in st_dev. */
+static inline uint64_t usage_device(const struct statx *st)
+{
+	return makedev(st->stx_dev_major, st->stx_dev_minor);
+}
 
-/** usage_problem() - note that @call failed at @name in @d (NULL: at @d); what is gone is only counted. */
-void usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err);
-
-/** usage_skipped() - note that a mount is left out. */
-void usage_skipped(struct usage *u, const struct dir *d, const char *name);
-
-/** usage_excluded() - does a pattern say so? */
-bool usage_excluded(const struct usage *u, const struct dir *d, const char *name);
-
-/** usage_fail() - stop, since there is no memory. */
-void usage_fail(struct usage *u, int err);
-
-/** usage_stopped() - is it to end soon? */
-bool usage_stopped(const struct usage *u);
-
-/** usage_put_dir() - one who referred to @d does so no more. */
-void usage_put_dir(struct dir *d);
-
-/** usage_take_notes() - errors, what vanished and what was left out go to the result. */
-void usage_take_notes(struct usage *u, struct usage_result *ret);
-
-/** usage_dir() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
-struct dir *usage_dir(const struct usage *u, struct dir *parent, const char *name, uint32_t top);
+/** usage_saw() - count for usage_progress(). */
+void usage_saw(struct worker *w, const struct usage_sum *s);
 
 /** usage_push() - have it read; nr_pending has counted it. */
 void usage_push(struct worker *w, struct dir *d);
+
+/** usage_pop() - the newest of a thread's stack. Return: NULL: it is empty. */
+struct dir *usage_pop(struct worker *w);
+
+/** usage_leave() - a thread ends. */
+void usage_leave(struct usage *u);
 
 /** usage_thread() - of a struct worker: work until there is no more. */
 void *usage_thread(void *worker);

@@ -511,6 +511,7 @@ class Completion(CliCase):
             COMP_TYPE=9
             COMP_KEY=9
             COMPREPLY=()
+            compopt() { :; }  # the real one is for what is being typed
             "$function" kshared "${COMP_WORDS[COMP_CWORD]}" "${COMP_WORDS[COMP_CWORD-1]}"
             printf '%s\\n' "${COMPREPLY[@]}"
             """
@@ -531,6 +532,16 @@ class Completion(CliCase):
     def test_options(self):
         self.assertLessEqual({"--fd", "--unix", "--tcp", "--file", "--mode"}, self.complete("srv", "post", "x", "--"))
         self.assertEqual(self.complete("ls", "--j"), {"--json"})
+
+    def test_folder_top(self):
+        self.assertEqual(self.complete("folder", "t"), {"top"})
+        shown = self.complete("folder", "top", "-")
+        described = self.cli("help", "folder").stdout
+        for option in re.findall(r"^  (-.), (--[a-z-]+)|^  (--[a-z-]+)", described, re.M):
+            self.assertLessEqual(set(filter(None, option)), shown)
+        self.assertIn("--one-file-system", shown)
+        os.mkdir(self.scratch("a-directory"))
+        self.assertEqual(self.complete("folder", "top", "-n", "5", self.scratch("a-")), {self.scratch("a-directory")})
 
     def test_names(self):
         self.assertEqual(self.complete("srv", "open", "f"), {"file", "full"})

@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * notes.c - what a count has not counted, and why: what could not be read, what vanished, what was not wanted. See usage_internal.h.
+ *
+ * Of the errors those are kept whose paths come first in byte order, so that it is the same ones at every run.
+ */
+#include <base/cleanup.h>
+#include <engine/usage/usage_internal.h>
+#include <errno.h>
+#include <fnmatch.h>
+#include <stdlib.h>
+#include <string.h>
+
+void usage_fail(struct usage *u, int err)
+{
+	__atomic_store_n(&u->failed, err, __ATOMIC_RELAXED);
+	__atomic_store_n(&u->stop, true, __ATOMIC_RELAXED);
+}
+
+bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
+{
+	cleanup_free char *path = NULL;
+	size_t at, nr;
+
+	if (err == ENOENT || err == ESTALE || err == ELOOP || err == ENOTDIR) {
+		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
+		return false;
+	}
+	path = dir_path(d, name);
+	if (!path) {
+		usage_fail(u, -ENOMEM);
+		return true;
+	}
+	pthread_mutex_lock(&u->error_lock);
+	nr = u->nr_errors < USAGE_ERRORS ? u->nr_errors : USAGE_ERRORS;
+	for (at = nr; at && strcmp(path, u->errors[at - 1].path) < 0; at--)
+		;
+	if (at < USAGE_ERRORS) {
+		if (nr == USAGE_ERRORS)
+			free(u->errors[--nr].path);
+		memmove(&u->errors[at + 1], &u->errors[at], (nr - at) * sizeof(*u->errors));
+		u->errors[at] = (struct usage_error){ .path = take_ptr(path), .call = call, .err = err };
+	}
+	u->nr_errors++;
+	pthread_mutex_unlock(&u->error_lock);
+	return true;
+}
+
+static void skipped(struct usage *u, const struct dir *d, const char *name)
+{
+	char **grown, *path = dir_path(d, name);
+
+	pthread_mutex_lock(&u->error_lock);
+	grown = path ? reallocarray(u->skipped, u->nr_skipped + 1, sizeof(*grown)) : NULL;
+	if (grown) {
+		u->skipped = grown;
+		u->skipped[u->nr_skipped++] = path;
+	}
+	pthread_mutex_unlock(&u->error_lock);
+	if (!grown) {
+		free(path);
+		usage_fail(u, -ENOMEM);
+	}
+}
+
+bool usage_excluded(struct usage *u, const struct dir *d, const char *name)
+{
+	cleanup_free char *path = NULL;
+
+	for (const char *const *p = u->o.excludes; p && *p; p++) {
+		if (!strchr(*p, '/')) {
+			if (fnmatch(*p, name, 0) == 0)
+				return true;
+			continue;
+		}
+		if (!path)
+			path = dir_path(d, name);
+		if (!path)
+			usage_fail(u, -ENOMEM);
+		else if (fnmatch(*p, path, 0) == 0)
+			return true;
+	}
+	return false;
+}
+
+bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st)
+{
+	bool is_mount = st->stx_attributes & STATX_ATTR_MOUNT_ROOT; /* files can be, too */
+
+	/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
+	if (u->o.one_fs && (is_mount || S_ISDIR(st->stx_mode)) && usage_device(st) != u->root_dev)
+		return true;
+	if (!is_mount || !mounts_skip(u->mounts, st->stx_mnt_id))
+		return false;
+	skipped(u, d, name);
+	return true;
+}
+
+static int by_name(const void *a, const void *b)
+{
+	return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+void usage_take_notes(struct usage *u, struct usage_result *ret)
+{
+	pthread_mutex_lock(&u->error_lock);
+	memcpy(ret->errors, u->errors, sizeof(ret->errors));
+	memset(u->errors, 0, sizeof(u->errors));
+	ret->nr_errors = u->nr_errors;
+	u->nr_errors = 0; /* a thread that hangs, and is left, may come back with one */
+	ret->skipped = u->skipped;
+	ret->nr_skipped = u->nr_skipped;
+	u->skipped = NULL;
+	u->nr_skipped = 0;
+	if (ret->nr_skipped)
+		qsort(ret->skipped, ret->nr_skipped, sizeof(*ret->skipped), by_name);
+	pthread_mutex_unlock(&u->error_lock);
+	ret->nr_vanished = __atomic_load_n(&u->nr_vanished, __ATOMIC_RELAXED);
+	ret->nr_entries = __atomic_load_n(&u->nr_entries, __ATOMIC_RELAXED);
+	ret->stopped = __atomic_load_n(&u->stop, __ATOMIC_RELAXED);
+}
