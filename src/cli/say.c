@@ -159,6 +159,7 @@ int cli_usage(const char *command, const char *fmt, ...)
 	va_list ap;
 
 	va_start(ap, fmt);
+	/* NOLINTNEXTLINE(clang-analyzer-valist.Uninitialized): va_start() has set it */
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
 	cli_say("%s: %s; see 'kshared help %s'", command, text, command);

@@ -199,12 +199,10 @@ bool dir_resume(struct usage *u, struct dir *d)
 	if (d->fd >= 0)
 		return true;
 	d->fd = open_anywhere(u, d, READ_FLAGS);
-	if (d->fd < 0 || statx(d->fd, "", AT_EMPTY_PATH, STATX_INO, &st) < 0)
+	if (d->fd < 0 || statx(d->fd, "", AT_EMPTY_PATH, STATX_INO, &st) < 0 || lseek(d->fd, d->at, SEEK_SET) < 0)
 		err = errno;
 	else if (st.stx_ino != d->ino || usage_device(&st) != d->dev)
 		err = ESTALE; /* another one is in its place */
-	else if (lseek(d->fd, d->at, SEEK_SET) < 0)
-		err = errno;
 	if (err)
 		usage_problem(u, d, NULL, "reopen", err);
 	return !err;

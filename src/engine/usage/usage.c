@@ -85,8 +85,9 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 	pthread_cond_init(&u->wake, NULL);
 	largest_init(&u->largest, o->top, o->by);
 	u->fd = open(dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
-	r = u->fd < 0 || fstat(u->fd, &st) < 0 ? -errno : 0;
-	if (r == 0) {
+	if (u->fd < 0 || fstat(u->fd, &st) < 0) {
+		r = -errno;
+	} else {
 		u->root_dev = st.st_dev;
 		r = links_new(&u->links);
 	}
