@@ -76,27 +76,31 @@ static unsigned long draw_size(uint64_t *state)
 	uint64_t kind = draw(state);
 
 	if (kind >> 4 & 1023)
-		return (kind & 15) < 2	? 0 :
-		       (kind & 15) < 13 ? 1 + draw_below(state, 4096) :
-					  1 + draw_below(state, 16384);
+		return (kind & 15) < 2     ? 0
+			: (kind & 15) < 13 ? 1 + draw_below(state, 4096)
+					   : 1 + draw_below(state, 16384);
 	return 1 + draw_below(state, 1 << 20);
 }
 
 static void make_file(int dir, unsigned long i, uint64_t *state)
 {
-	static const char *const kinds[] = { "o", "txt", "conf", "cache", "json", "c", "log", "data" };
+	static const char *const kinds[] = {
+		"o", "txt", "conf", "cache", "json", "c", "log", "data"
+	};
 	unsigned long size = draw_size(state);
 	char name[64];
 	int fd;
 
-	snprintf(name, sizeof(name), "file-%lu-%04x.%s", i, (unsigned int)draw(state) & 0xffff, kinds[draw(state) & 7]);
+	snprintf(name, sizeof(name), "file-%lu-%04x.%s", i, (unsigned int)draw(state) & 0xffff,
+		 kinds[draw(state) & 7]);
 	if (!size) {
 		if (mknodat(dir, name, S_IFREG | 0644, 0) < 0)
 			die(name);
 		return;
 	}
 	fd = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
-	if (fd < 0 || (sparse ? ftruncate(fd, (off_t)size) : posix_fallocate(fd, 0, (off_t)size)) != 0)
+	if (fd < 0 ||
+	    (sparse ? ftruncate(fd, (off_t)size) : posix_fallocate(fd, 0, (off_t)size)) != 0)
 		die(name);
 	close(fd);
 }
@@ -171,7 +175,8 @@ static void empty(int fd)
 		if (!strcmp(d->d_name, ".") || !strcmp(d->d_name, ".."))
 			continue;
 		if (d->d_type == DT_DIR)
-			empty(openat(fd, d->d_name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
+			empty(openat(fd, d->d_name,
+				     O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC));
 		if (unlinkat(fd, d->d_name, d->d_type == DT_DIR ? AT_REMOVEDIR : 0) < 0)
 			die(d->d_name);
 	}
@@ -206,13 +211,15 @@ int main(int argc, char **argv)
 	sparse = argc == 5 && !strcmp(argv[1], "make-sparse");
 	make = sparse || (argc == 5 && !strcmp(argv[1], "make"));
 	if (!make && (argc != 3 || strcmp(argv[1], "remove") != 0)) {
-		fprintf(stderr, "usage: %s make|make-sparse DIR FILES DIRS | remove DIR\n", program);
+		fprintf(stderr, "usage: %s make|make-sparse DIR FILES DIRS | remove DIR\n",
+			program);
 		return 2;
 	}
 	if (make) {
 		nr_files = strtoul(argv[3], NULL, 10);
 		nr_dirs = strtoul(argv[4], NULL, 10);
-		if (nr_dirs < 1000 || nr_files < 1 || nr_dirs > UINT32_MAX || nr_files > UINT32_MAX) {
+		if (nr_dirs < 1000 || nr_files < 1 || nr_dirs > UINT32_MAX ||
+		    nr_files > UINT32_MAX) {
 			fprintf(stderr, "%s: at least 1000 directories and 1 file\n", program);
 			return 2;
 		}
@@ -223,7 +230,8 @@ int main(int argc, char **argv)
 	if (root < 0)
 		die(argv[2]);
 	for (int i = 0; i < THREADS; i++)
-		if ((errno = pthread_create(&threads[i], NULL, make ? make_tops : remove_tops, NULL)))
+		if ((errno = pthread_create(&threads[i], NULL, make ? make_tops : remove_tops,
+					    NULL)))
 			die("pthread_create");
 	for (int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);

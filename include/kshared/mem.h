@@ -24,7 +24,8 @@ extern "C" {
 #define KMEM_SEAL_SHRINK 0x0002u /* never smaller: a mapping inside the size cannot raise SIGBUS */
 #define KMEM_SEAL_GROW 0x0004u /* never larger */
 #define KMEM_SEAL_WRITE 0x0008u /* no writes at all; EBUSY while a writable mapping exists */
-#define KMEM_SEAL_FUTURE_WRITE 0x0010u /* no new writable mappings or writes; existing mappings go on */
+#define KMEM_SEAL_FUTURE_WRITE \
+	0x0010u /* no new writable mappings or writes; existing mappings go on */
 /* Both EBUSY while it is open for writing through the mount, since the kernel does not hold such a file to them. */
 
 /**
@@ -37,7 +38,8 @@ extern "C" {
  * Return: a read-write descriptor; -1 with errno: EEXIST, EINVAL (name, flags, or a size not of whole huge pages), ENAMETOOLONG,
  * EDQUOT the caller's limit, ENOSPC the folder's limit, ENOMEM no (huge) pages, EACCES.
  */
-int kmem_create(struct kshared *k, const char *name, uint64_t size_bytes, mode_t mode, unsigned int flags);
+int kmem_create(struct kshared *k, const char *name, uint64_t size_bytes, mode_t mode,
+		unsigned int flags);
 
 /**
  * kmem_open() - open a memory object.

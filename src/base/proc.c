@@ -29,7 +29,9 @@ static const char *field(const char *text, const char *name)
 
 static int ids(const char *text, uint32_t ret[4])
 {
-	return text && sscanf(text, "%u %u %u %u", &ret[0], &ret[1], &ret[2], &ret[3]) == 4 ? 0 : -EPROTO;
+	return text && sscanf(text, "%u %u %u %u", &ret[0], &ret[1], &ret[2], &ret[3]) == 4
+		? 0
+		: -EPROTO;
 }
 
 int proc_read(pid_t tid, struct proc_info *ret)
@@ -84,15 +86,16 @@ bool proc_capable(pid_t tid, uint64_t caps)
 	if (proc_read(tid, &info) < 0 || (info.cap_eff & caps) != caps)
 		return false;
 	snprintf(path, sizeof(path), "/proc/%d/ns/user", (int)tid);
-	return stat(path, &its) == 0 && stat("/proc/self/ns/user", &ours) == 0 && its.st_dev == ours.st_dev &&
-	       its.st_ino == ours.st_ino;
+	return stat(path, &its) == 0 && stat("/proc/self/ns/user", &ours) == 0 &&
+		its.st_dev == ours.st_dev && its.st_ino == ours.st_ino;
 }
 
 static bool maps_all(const char *path)
 {
 	unsigned int inside, outside, count;
 	FILE *f = fopen(path, "re");
-	bool all = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 && count == UINT32_MAX;
+	bool all = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 &&
+		count == UINT32_MAX;
 
 	if (f)
 		fclose(f);

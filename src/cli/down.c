@@ -85,7 +85,9 @@ static int open_keeper(struct kshared *k)
 {
 	struct kshared_status st;
 
-	return kshared_get_status(k, &st) < 0 ? -1 : (int)syscall(SYS_pidfd_open, (pid_t)st.keeper_pid, 0);
+	return kshared_get_status(k, &st) < 0
+		? -1
+		: (int)syscall(SYS_pidfd_open, (pid_t)st.keeper_pid, 0);
 }
 
 /* Wait until nobody serves @where. */

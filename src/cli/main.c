@@ -89,21 +89,22 @@ const struct command cli_commands[] = {
 	  .run = cmd_folder,
 	  .summary = "tell what fills a directory, the largest first",
 	  .synopsis = "top [OPTION...] [DIRECTORY]",
-	  .options = "top:\n"
-		     "  -n, --number N         so many entries; default 10\n"
-		     "  -h, --human-readable   sizes in powers of 1024, as 4G, 25M; the default\n"
-		     "  -b, --bytes            sizes in bytes\n"
-		     "  -d, --depth N          count sub-directories N levels deep; default all\n"
-		     "  --files                the largest files anywhere below\n"
-		     "  --apparent-size        sizes as the files have them, not as the disk has\n"
-		     "  --count                numbers of inodes instead of sizes\n"
-		     "  -x, --one-file-system  leave other file systems out\n"
-		     "  --exclude PATTERN      leave out what matches; may be given repeatedly\n"
-		     "  -0, --null             end lines with NUL; names as they are\n"
-		     "  --json                 print a JSON object\n"
-		     "  --export               the whole tree as ncdu reads it: > FILE; ncdu -f FILE\n"
-		     "DIRECTORY is any directory; default: the current one. Exit status 1: the\n"
-		     "answer is partial. kshared-folder-top(1) tells the rest.\n",
+	  .options =
+		  "top:\n"
+		  "  -n, --number N         so many entries; default 10\n"
+		  "  -h, --human-readable   sizes in powers of 1024, as 4G, 25M; the default\n"
+		  "  -b, --bytes            sizes in bytes\n"
+		  "  -d, --depth N          count sub-directories N levels deep; default all\n"
+		  "  --files                the largest files anywhere below\n"
+		  "  --apparent-size        sizes as the files have them, not as the disk has\n"
+		  "  --count                numbers of inodes instead of sizes\n"
+		  "  -x, --one-file-system  leave other file systems out\n"
+		  "  --exclude PATTERN      leave out what matches; may be given repeatedly\n"
+		  "  -0, --null             end lines with NUL; names as they are\n"
+		  "  --json                 print a JSON object\n"
+		  "  --export               the whole tree as ncdu reads it: > FILE; ncdu -f FILE\n"
+		  "DIRECTORY is any directory; default: the current one. Exit status 1: the\n"
+		  "answer is partial. kshared-folder-top(1) tells the rest.\n",
 	  .own_h = true },
 	{ .name = "help",
 	  .run = cmd_help,

@@ -115,7 +115,8 @@ static int mem_seal(const struct cli *cli, int argc, char **argv)
 	static const struct option options[] = { { 0 } };
 	static const struct hint seal_hints[] = {
 		{ EPERM, "it is sealed against further seals", NULL },
-		{ EBUSY, "it is open for writing through the mount, or a writable mapping of it exists",
+		{ EBUSY,
+		  "it is open for writing through the mount, or a writable mapping of it exists",
 		  "close and unmap it first" },
 		{ EINVAL, "this is no good name, or it cannot be sealed",
 		  "see 'kshared ls -l mem'" },

@@ -50,7 +50,7 @@ static const struct hint general_hints[] = {
 static bool is_harmless(wint_t c)
 {
 	bool turns = c == 0x61c || c == 0x200e || c == 0x200f || (c >= 0x202a && c <= 0x202e) ||
-		     (c >= 0x2066 && c <= 0x2069);
+		(c >= 0x2066 && c <= 0x2069);
 
 	return iswprint(c) && !turns;
 }

@@ -95,7 +95,8 @@ void poison_restart(struct shm *shm)
 		shm->poison_tries = shm->poison == shm->current ? shm->poison_tries + 1 : 1;
 		shm->poison = shm->current;
 		if (shm->poison_tries == POISON_TRIES)
-			log_error("%d workers have died of one request; it is refused from now on", POISON_TRIES);
+			log_error("%d workers have died of one request; it is refused from now on",
+				  POISON_TRIES);
 	}
 	shm->crashed = shm->current = 0;
 }

@@ -46,7 +46,7 @@ static void make_room(struct tree *t)
 	if (t->nr_fds < t->max_fds)
 		return;
 	/* Some at a time: to close one aside costs a thread, to close many hardly more. */
-	DL_FOREACH_SAFE2 (t->lru, e, tmp, lru_next) {
+	DL_FOREACH_SAFE2(t->lru, e, tmp, lru_next) {
 		if (e->pins)
 			continue;
 		let_go(e);

@@ -65,10 +65,12 @@ int quota_check(struct tree *t, uid_t uid, uint64_t entries, uint64_t bytes)
 	uint64_t used_entries, used_bytes;
 
 	quota_get(t, uid, &used_entries, &used_bytes);
-	if (uid != t->uid && (beyond(used_entries, entries, t->limits.max_entries_uid) ||
-			      beyond(used_bytes, bytes, t->limits.max_bytes_uid)))
+	if (uid != t->uid &&
+	    (beyond(used_entries, entries, t->limits.max_entries_uid) ||
+	     beyond(used_bytes, bytes, t->limits.max_bytes_uid)))
 		return -EDQUOT;
-	if (beyond(t->entries, entries, t->limits.max_entries) || beyond(t->bytes, bytes, t->limits.max_bytes))
+	if (beyond(t->entries, entries, t->limits.max_entries) ||
+	    beyond(t->bytes, bytes, t->limits.max_bytes))
 		return -ENOSPC;
 	return 0;
 }

@@ -37,8 +37,8 @@ struct record {
 
 _Static_assert(sizeof(struct record) + ENTRY_NAME_MAX + KIND_ENTRY_MAX <= KEEP_BLOB_MAX, "fits");
 
-size_t record_write_at(const struct entry *e, uint64_t parent, const char *name, size_t len, uint64_t pos,
-		       void *bytes)
+size_t record_write_at(const struct entry *e, uint64_t parent, const char *name, size_t len,
+		       uint64_t pos, void *bytes)
 {
 	struct record *r = bytes;
 	size_t priv_len = e->kind && !entry_is_dir(e) ? e->kind->entry_size : 0;
@@ -68,7 +68,8 @@ size_t record_write_at(const struct entry *e, uint64_t parent, const char *name,
 
 size_t record_write(const struct entry *e, void *bytes)
 {
-	return record_write_at(e, e->parent ? e->parent->id : 0, e->name, e->name_len, e->pos, bytes);
+	return record_write_at(e, e->parent ? e->parent->id : 0, e->name, e->name_len, e->pos,
+			       bytes);
 }
 
 static const struct kind *find_kind(const struct tree *t, const char *name)
@@ -88,7 +89,8 @@ static bool shape_is_right(uint64_t id, const struct record *r, const struct kin
 		return false;
 	if (id == 1)
 		return is_dir && r->name_len == 0 && r->priv_len == 0 && !r->orphan;
-	if (r->name_len == 0 || memchr(r->data, 0, r->name_len) || memchr(r->data, '/', r->name_len))
+	if (r->name_len == 0 || memchr(r->data, 0, r->name_len) ||
+	    memchr(r->data, '/', r->name_len))
 		return false;
 	return kind && r->priv_len == (is_dir ? 0 : kind->entry_size);
 }
@@ -100,7 +102,8 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 	struct entry *e;
 
 	if (len < sizeof(*r) || r->version != RECORD_VERSION || r->name_len > ENTRY_NAME_MAX ||
-	    r->priv_len > KIND_ENTRY_MAX || len != sizeof(*r) + r->name_len + r->priv_len || r->slot >= SHM_OPENS ||
+	    r->priv_len > KIND_ENTRY_MAX || len != sizeof(*r) + r->name_len + r->priv_len ||
+	    r->slot >= SHM_OPENS ||
 	    /* Numbers that were never given out, or twice. */
 	    id > t->store->shm->next_id || r->pos > t->store->shm->next_pos || tree_by_id(t, id))
 		return -EINVAL;
@@ -188,7 +191,8 @@ static int join(struct tree *t)
 	return r;
 }
 
-static struct entry *first_dir(struct tree *t, const struct kind *kind, const char *name, mode_t mode, uint64_t id)
+static struct entry *first_dir(struct tree *t, const struct kind *kind, const char *name,
+			       mode_t mode, uint64_t id)
 {
 	struct entry *e = entry_new(t, kind, name, strlen(name));
 

@@ -16,8 +16,8 @@
 size_t record_write(const struct entry *e, void *bytes);
 
 /** record_write_at() - as record_write(), as if the entry stood elsewhere under another name. */
-size_t record_write_at(const struct entry *e, uint64_t parent, const char *name, size_t len, uint64_t pos,
-		       void *bytes);
+size_t record_write_at(const struct entry *e, uint64_t parent, const char *name, size_t len,
+		       uint64_t pos, void *bytes);
 
 /** entry_new() - an entry in no directory yet. Return: to be given to entry_free(); NULL: no memory. */
 struct entry *entry_new(struct tree *t, const struct kind *kind, const char *name, size_t len);

@@ -80,7 +80,7 @@ void entry_link(struct entry *dir, struct entry *e)
 	} else {
 		struct entry *at;
 
-		DL_FOREACH (dir->children, at)
+		DL_FOREACH(dir->children, at)
 			if (at->pos > e->pos)
 				break;
 		DL_PREPEND_ELEM(dir->children, at, e);
@@ -117,8 +117,8 @@ struct entry *tree_lookup(struct entry *dir, const char *name, size_t len)
 	return e;
 }
 
-int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t len, struct entry **ret,
-	      const char **last, size_t *last_len)
+int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t len,
+	      struct entry **ret, const char **last, size_t *last_len)
 {
 	struct entry *at = t->root;
 	const char *end = path + len;
@@ -128,7 +128,8 @@ int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t 
 	if (at->kind) {
 		size_t n = strlen(at->kind->name);
 
-		if (len >= n && memcmp(path, at->kind->name, n) == 0 && (len == n || path[n] == '/'))
+		if (len >= n && memcmp(path, at->kind->name, n) == 0 &&
+		    (len == n || path[n] == '/'))
 			path += len == n ? n : n + 1;
 	}
 	while (path < end) {
@@ -219,7 +220,10 @@ static void commit_one(struct entry *e, const struct request *rq, int fd)
 {
 	unsigned char bytes[KEEP_BLOB_MAX];
 	struct commit c = {
-		.changes[0] = { .id = e->id, .owner = e->uid, .bytes = bytes, .len = record_write(e, bytes) },
+		.changes[0] = { .id = e->id,
+				.owner = e->uid,
+				.bytes = bytes,
+				.len = record_write(e, bytes) },
 		.nr_changes = 1,
 		.fd = fd,
 		.done_entry = e->id,
@@ -239,7 +243,8 @@ void entry_save(struct entry *e, const struct request *rq, int fd)
 	commit_one(e, rq, fd);
 }
 
-int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq, struct entry **ret)
+int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
+		struct entry **ret)
 {
 	struct tree *t = dir->tree;
 	struct entry *e;
@@ -424,8 +429,8 @@ static void place_entry(struct entry *e, struct entry *dir, char *name, size_t l
 	entry_link(dir, e);
 }
 
-int tree_rename(struct entry *from, const char *name, size_t len, struct entry *to, const char *new_name,
-		size_t new_len, unsigned int flags, struct request *rq)
+int tree_rename(struct entry *from, const char *name, size_t len, struct entry *to,
+		const char *new_name, size_t new_len, unsigned int flags, struct request *rq)
 {
 	struct tree *t = from->tree;
 	unsigned char bytes[2][KEEP_BLOB_MAX];
@@ -439,7 +444,8 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 
 	if (answered(t, rq, &r, NULL))
 		return r;
-	if ((flags & ~(unsigned int)(RENAME_EXCHANGE | RENAME_NOREPLACE)) || flags == (RENAME_EXCHANGE | RENAME_NOREPLACE))
+	if ((flags & ~(unsigned int)(RENAME_EXCHANGE | RENAME_NOREPLACE)) ||
+	    flags == (RENAME_EXCHANGE | RENAME_NOREPLACE))
 		return -EINVAL;
 	r = check_name(new_name, new_len);
 	if (r < 0)
@@ -461,16 +467,19 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	e->ctime_ns = tree_now();
 	pos_e = ++t->store->shm->next_pos;
 	pos_v = exchange ? ++t->store->shm->next_pos : 0;
-	c.changes[0] = (struct change){ .id = e->id, .owner = e->uid,
+	c.changes[0] = (struct change){ .id = e->id,
+					.owner = e->uid,
 					.bytes = bytes[0],
-					.len = record_write_at(e, to->id, name_e, new_len, pos_e, bytes[0]) };
+					.len = record_write_at(e, to->id, name_e, new_len, pos_e,
+							       bytes[0]) };
 	if (victim) {
 		c.nr_changes = 2;
 		if (exchange)
 			c.changes[1] = (struct change){
 				.id = victim->id,
 				.bytes = bytes[1],
-				.len = record_write_at(victim, from->id, name_v, len, pos_v, bytes[1]),
+				.len = record_write_at(victim, from->id, name_v, len, pos_v,
+						       bytes[1]),
 			};
 		else
 			plan_drop(victim, &c.changes[1], bytes[1]);
@@ -517,7 +526,8 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 	}
 	e->ctime_ns = tree_now();
 	entry_save(e, rq, -1);
-	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) && e->kind->command) {
+	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) &&
+	    e->kind->command) {
 		rq->cmd = COMMAND_OWNER;
 		if (e->kind->command(e, rq) == KIND_LATER)
 			return KIND_LATER;

@@ -185,8 +185,8 @@ struct entry *tree_lookup(struct entry *dir, const char *name, size_t len);
  * @last: if not NULL, the last component is not looked up but given here, and its directory is returned
  * Return: 0; -ENOENT, -ENOTDIR, -EACCES, -EINVAL (".", "..", empty component), -ENAMETOOLONG.
  */
-int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t len, struct entry **ret,
-	      const char **last, size_t *last_len);
+int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t len,
+	      struct entry **ret, const char **last, size_t *last_len);
 
 /**
  * tree_create() - a new file, or board if @mode says S_IFDIR.
@@ -194,7 +194,8 @@ int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t 
  * Return: 0 and *@ret borrowed; -ENOTDIR, -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT,
  * -ENOSPC, -ENOMEM, or what the kind says.
  */
-int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq, struct entry **ret);
+int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
+		struct entry **ret);
 
 /**
  * tree_remove() - take an entry's name away.
@@ -208,8 +209,8 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
  * @flags: RENAME_NOREPLACE, RENAME_EXCHANGE
  * Return: 0; -ENOENT, -EEXIST, -EXDEV (another kind's directory), -EISDIR, -ENOTDIR, -ENOTEMPTY, -EINVAL, -EPERM, -EACCES.
  */
-int tree_rename(struct entry *from, const char *name, size_t len, struct entry *to, const char *new_name,
-		size_t new_len, unsigned int flags, struct request *rq);
+int tree_rename(struct entry *from, const char *name, size_t len, struct entry *to,
+		const char *new_name, size_t new_len, unsigned int flags, struct request *rq);
 
 /* tree_setattr() masks */
 #define ATTR_MODE 1u

@@ -44,7 +44,9 @@ void closer_close(struct closer *c, uid_t owner, int fd, uint64_t own_dev)
 	j = malloc(sizeof(*j));
 	if (!j)
 		return;
-	*j = (struct job){ .job = { .work = work, .done = done }, .count = &c->counts[aside_bucket(owner)], .fd = fd };
+	*j = (struct job){ .job = { .work = work, .done = done },
+			   .count = &c->counts[aside_bucket(owner)],
+			   .fd = fd };
 	__atomic_add_fetch(&j->count->given, 1, __ATOMIC_RELAXED);
 	aside_start(c->aside, &j->job, owner);
 }

@@ -120,9 +120,11 @@ static int want_mode(const char *text, uint32_t *ret)
 /* One of mount(8)'s options. Those that the kernel or mount(8) handle for every file system are passed over. */
 static int mount_option(struct config *c, const char *name, const char *value)
 {
-	static const char *const passed[] = { "rw",	 "defaults", "suid",  "nosuid",	 "dev",	   "nodev", "exec",
-					      "noexec",	 "async",    "auto",  "noauto",	 "nouser", "user",  "users",
-					      "relatime", "noatime", "atime", "nofail", "_netdev", "strictatime" };
+	static const char *const passed[] = { "rw",    "defaults", "suid",     "nosuid",
+					      "dev",   "nodev",    "exec",     "noexec",
+					      "async", "auto",     "noauto",   "nouser",
+					      "user",  "users",    "relatime", "noatime",
+					      "atime", "nofail",   "_netdev",  "strictatime" };
 
 	if (strcmp(name, "ro") == 0 && !value) {
 		c->read_only = true;
@@ -139,7 +141,9 @@ static int mount_option(struct config *c, const char *name, const char *value)
 			return 0;
 	if (strncmp(name, "x-", 2) == 0 || strcmp(name, "comment") == 0)
 		return 0;
-	log_error("mount option '%s' is unknown; known are ro, mode=, max_entries=, max_entries_uid=", name);
+	log_error(
+		"mount option '%s' is unknown; known are ro, mode=, max_entries=, max_entries_uid=",
+		name);
 	return -EINVAL;
 }
 
@@ -148,7 +152,8 @@ static int mount_options(struct config *c, const char *text)
 	char *copy = strdup(text), *save = NULL;
 	int r = copy ? 0 : -ENOMEM;
 
-	for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; o && r == 0; o = strtok_r(NULL, ",", &save)) {
+	for (char *o = copy ? strtok_r(copy, ",", &save) : NULL; o && r == 0;
+	     o = strtok_r(NULL, ",", &save)) {
 		char *value = strchr(o, '=');
 
 		if (value)
@@ -193,7 +198,8 @@ static uint64_t memory_here(void)
 	if (sysinfo(&si) == 0)
 		memory = (uint64_t)si.totalram * si.mem_unit;
 	while (f && fgets(line, sizeof(line), f)) {
-		char *controllers = strchr(line, ':'), *path = controllers ? strchr(controllers + 1, ':') : NULL;
+		char *controllers = strchr(line, ':'),
+		     *path = controllers ? strchr(controllers + 1, ':') : NULL;
 
 		if (!path)
 			continue;
@@ -203,7 +209,8 @@ static uint64_t memory_here(void)
 		if (!controllers[1])
 			limit = cgroup_limit("/sys/fs/cgroup", path, "memory.max");
 		else if (strcmp(controllers + 1, "memory") == 0)
-			limit = cgroup_limit("/sys/fs/cgroup/memory", path, "memory.limit_in_bytes");
+			limit = cgroup_limit("/sys/fs/cgroup/memory", path,
+					     "memory.limit_in_bytes");
 		if (limit < memory)
 			memory = limit;
 	}
@@ -240,7 +247,8 @@ static int option(struct config *c, int opt, const char *arg)
 		return 0;
 	case OPT_SOCKET:
 		if (*arg != '/' || strlen(arg) >= sizeof(c->socket)) {
-			log_error("--socket: '%s' must be an absolute path of less than %zu bytes", arg, sizeof(c->socket));
+			log_error("--socket: '%s' must be an absolute path of less than %zu bytes",
+				  arg, sizeof(c->socket));
 			return -EINVAL;
 		}
 		strcpy(c->socket, arg);

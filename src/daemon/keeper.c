@@ -114,7 +114,8 @@ static int make_signals(struct keeper *k)
 	signal(SIGPIPE, SIG_IGN);
 	k->signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	k->timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
-	if (k->signal_fd < 0 || k->timer_fd < 0 || timerfd_settime(k->timer_fd, 0, &second, NULL) < 0)
+	if (k->signal_fd < 0 || k->timer_fd < 0 ||
+	    timerfd_settime(k->timer_fd, 0, &second, NULL) < 0)
 		return -errno;
 	return 0;
 }
@@ -124,8 +125,8 @@ static bool in_first_user_namespace(void)
 {
 	unsigned int inside = 1, outside = 1, count = 0;
 	FILE *f = fopen("/proc/self/uid_map", "re");
-	bool yes = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 && outside == 0 &&
-		   count == UINT32_MAX;
+	bool yes = f && fscanf(f, "%u %u %u", &inside, &outside, &count) == 3 && inside == 0 &&
+		outside == 0 && count == UINT32_MAX;
 
 	if (f)
 		fclose(f);
@@ -174,8 +175,9 @@ static int setup(struct keeper *k)
 		setrlimit(RLIMIT_NOFILE, &limit);
 	}
 	if (limit.rlim_cur < FDS_LEAST) {
-		log_error("cannot start: RLIMIT_NOFILE is %llu, and at least %d are needed; see 'ulimit -n'",
-			  (unsigned long long)limit.rlim_cur, FDS_LEAST);
+		log_error(
+			"cannot start: RLIMIT_NOFILE is %llu, and at least %d are needed; see 'ulimit -n'",
+			(unsigned long long)limit.rlim_cur, FDS_LEAST);
 		return -EMFILE;
 	}
 	r = reserve_numbers(k);
@@ -185,9 +187,12 @@ static int setup(struct keeper *k)
 	if (r == 0)
 		r = make_shm(k);
 	if (r == 0)
-		r = table_new(&k->table,
-			      (unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) - FDS_OWN) / 10 * 9,
-			      k->shm->closing);
+		r = table_new(
+			&k->table,
+			(unsigned int)((limit.rlim_cur > FDS_WANTED ? FDS_WANTED : limit.rlim_cur) -
+				       FDS_OWN) /
+				10 * 9,
+			k->shm->closing);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -204,8 +209,9 @@ static int setup(struct keeper *k)
 		_Static_assert(sizeof(params) <= sizeof(k->hello.ring_params), "fits");
 		memcpy(k->hello.ring_params, &params, sizeof(params));
 	} else {
-		log_info("no io_uring (%s): bytes on their way through the mount may be lost or doubled if a worker dies",
-			 strerror(-k->ring_fd));
+		log_info(
+			"no io_uring (%s): bytes on their way through the mount may be lost or doubled if a worker dies",
+			strerror(-k->ring_fd));
 	}
 	k->hello.keeper_pid = (uint32_t)getpid();
 	k->hello.privileged = geteuid() == 0;
@@ -216,7 +222,9 @@ static int setup(struct keeper *k)
 			return k->fuse_fd;
 		/* A user who may not mount still has the library. */
 		if (k->fuse_fd < 0)
-			log_error("%s is not mounted; it is served to the library and to `kshared` only", k->c->dir);
+			log_error(
+				"%s is not mounted; it is served to the library and to `kshared` only",
+				k->c->dir);
 	}
 	if (k->fuse_fd >= 0) {
 		k->mounted = true;
@@ -281,7 +289,8 @@ static int start_worker(struct keeper *k)
 		return snapshot;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
 		return -errno;
-	r = set_numbers(k, (int[]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd, k->ring_fd, snapshot });
+	r = set_numbers(
+		k, (int[]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd, k->ring_fd, snapshot });
 	if (r == 0) {
 		pid = spawn();
 		if (pid == 0)
@@ -345,7 +354,8 @@ static void on_query(struct keeper *k, const void *bytes)
 	memcpy(&q, bytes, sizeof(q));
 	switch (q.op) {
 	case KEEP_BACKING:
-		reply(k, q.op, k->fuse_fd < 0 ? -EOPNOTSUPP : table_backing(k->table, q.id, k->fuse_fd), -1);
+		reply(k, q.op,
+		      k->fuse_fd < 0 ? -EOPNOTSUPP : table_backing(k->table, q.id, k->fuse_fd), -1);
 		return;
 	case KEEP_BORROW:
 		fd = table_borrow(k->table, q.id, &held);
@@ -414,7 +424,8 @@ static bool take_message(struct keeper *k)
 		r = table_commit(k->table, bytes, (size_t)n, fd);
 		fd = -1;
 		if (r < 0) {
-			log_error("the worker sent a change that cannot be kept: %s; replacing it", strerror(-r));
+			log_error("the worker sent a change that cannot be kept: %s; replacing it",
+				  strerror(-r));
 			kill_worker(k);
 		}
 	} else if (n == sizeof(struct keep_query)) {
@@ -477,10 +488,11 @@ static void worker_died(struct keeper *k, int status)
 	if (!k->shm->crashed)
 		k->shm->current = 0;
 	if (WIFSIGNALED(status))
-		log_error("the worker was ended by signal %d (%s); starting another", WTERMSIG(status),
-			  strsignal(WTERMSIG(status)));
+		log_error("the worker was ended by signal %d (%s); starting another",
+			  WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else
-		log_error("the worker ended by itself with status %d; starting another", WEXITSTATUS(status));
+		log_error("the worker ended by itself with status %d; starting another",
+			  WEXITSTATUS(status));
 	/* One that cannot even begin is not tried without pause. */
 	if (k->ready || !fault)
 		k->backoff_ms = 0;
@@ -502,7 +514,9 @@ static void reap(struct keeper *k)
 		if (pid == k->worker)
 			worker_died(k, status);
 		else if (table_is_vault(k->table, pid))
-			log_error("a vault (process %d) was killed: the descriptors that it held are lost", (int)pid);
+			log_error(
+				"a vault (process %d) was killed: the descriptors that it held are lost",
+				(int)pid);
 	}
 }
 
@@ -569,9 +583,10 @@ static void watch(struct keeper *k)
 		}
 		return;
 	}
-	k->stuck_s = k->ready && k->hello.has_ring && busy && busy == k->busy && state != 'T' && state != 't' ?
-			     k->stuck_s + 1 :
-			     0;
+	k->stuck_s = k->ready && k->hello.has_ring && busy && busy == k->busy && state != 'T' &&
+			state != 't'
+		? k->stuck_s + 1
+		: 0;
 	k->busy = busy;
 	if (k->stuck_s < STUCK_S)
 		return;

@@ -35,8 +35,9 @@ static int mount_direct(const struct config *c)
 	if (fd < 0)
 		return -errno;
 	snprintf(type, sizeof(type), "fuse.%s", type_name(c));
-	snprintf(options, sizeof(options), "fd=%d,rootmode=40755,user_id=%u,group_id=%u,allow_other,default_permissions",
-		 fd, (unsigned int)getuid(), (unsigned int)getgid());
+	snprintf(options, sizeof(options),
+		 "fd=%d,rootmode=40755,user_id=%u,group_id=%u,allow_other,default_permissions", fd,
+		 (unsigned int)getuid(), (unsigned int)getgid());
 	if (mount(type_name(c), c->dir, type, flags, options) < 0)
 		return -errno;
 	return take_fd(&fd);
@@ -113,7 +114,8 @@ static int mount_by_helper(const struct config *c)
 	const char *argv[] = { "fusermount3", "-o", options, "--", c->dir, NULL };
 	int sock[2], r, fd;
 
-	snprintf(options, sizeof(options), "nosuid,nodev,default_permissions,fsname=%s,subtype=%s%s%s", type_name(c),
+	snprintf(options, sizeof(options),
+		 "nosuid,nodev,default_permissions,fsname=%s,subtype=%s%s%s", type_name(c),
 		 type_name(c), allow_other() ? ",allow_other" : "", c->read_only ? ",ro" : "");
 	if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, sock) < 0)
 		return -errno;

@@ -36,11 +36,13 @@ static int keep_capabilities(bool privileged)
 	capng_clear(CAPNG_SELECT_BOTH);
 	if (!privileged)
 		return capng_apply(CAPNG_SELECT_CAPS) < 0 ? -EPERM : 0;
-	if (capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE, CAP_CHOWN, CAP_FOWNER,
-			  CAP_DAC_OVERRIDE, -1) < 0)
+	if (capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_SYS_PTRACE, CAP_CHOWN,
+			  CAP_FOWNER, CAP_DAC_OVERRIDE, -1) < 0)
 		return -EPERM;
-	if (capng_change_id((int)WORKER_ID, (int)WORKER_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0 &&
-	    capng_change_id(OVERFLOW_ID, OVERFLOW_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0) {
+	if (capng_change_id((int)WORKER_ID, (int)WORKER_ID,
+			    CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) < 0 &&
+	    capng_change_id(OVERFLOW_ID, OVERFLOW_ID, CAPNG_DROP_SUPP_GRP | CAPNG_CLEAR_BOUNDING) <
+		    0) {
 		/* A user namespace with one user: its root is an ordinary user outside, and stays who it is. */
 		if (capng_apply(CAPNG_SELECT_CAPS) < 0)
 			return -EPERM;
@@ -52,6 +54,7 @@ static int keep_capabilities(bool privileged)
 #if KSHARED_SECCOMP
 static int filter(void)
 {
+	/* clang-format off */
 	static const int calls[] = {
 		/* requests in, answers out */
 		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg),
@@ -80,9 +83,11 @@ static int filter(void)
 		/* its threads */
 		SCMP_SYS(rseq), SCMP_SYS(set_robust_list),
 	};
+	/* clang-format on */
 	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
 	/* Threads, and nothing else that clone(2) can make. clone3(2) cannot be looked into; the C library then takes the other. */
-	const struct scmp_arg_cmp thread = SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD);
+	const struct scmp_arg_cmp thread =
+		SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD);
 	int r = ctx ? 0 : -ENOMEM;
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && r == 0; i++)

@@ -62,7 +62,8 @@ int socket_make(struct config *c)
 		return -errno;
 	/* Anybody may connect; what he may do is each entry's matter. */
 	old = umask(0111);
-	r = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 4096) < 0 ? -errno : 0;
+	r = bind(fd, (struct sockaddr *)&addr, sizeof(addr)) < 0 || listen(fd, 4096) < 0 ? -errno
+											 : 0;
 	umask(old);
 	if (r < 0)
 		log_error("%s: %s", addr.sun_path, strerror(-r));

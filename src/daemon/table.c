@@ -271,7 +271,8 @@ static void put(struct table *t, const struct keep_change *c, void *bytes, int *
 }
 
 /* Is the message whole? Copies the changes' bytes, so that nothing can fail any more. */
-static int check(const unsigned char *at, size_t len, unsigned int n, struct keep_change *changes, void **bytes)
+static int check(const unsigned char *at, size_t len, unsigned int n, struct keep_change *changes,
+		 void **bytes)
 {
 	for (unsigned int i = 0; i < n; i++) {
 		if (len < sizeof(changes[i]))
@@ -308,7 +309,8 @@ int table_commit(struct table *t, const void *bytes, size_t len, int fd)
 	memcpy(&head, bytes, sizeof(head));
 	if (head.nr_changes < 1 || head.nr_changes > 2 || (head.has_fd != 0) != (fd >= 0))
 		return -EINVAL;
-	r = check((const unsigned char *)bytes + sizeof(head), len - sizeof(head), head.nr_changes, changes, copies);
+	r = check((const unsigned char *)bytes + sizeof(head), len - sizeof(head), head.nr_changes,
+		  changes, copies);
 	if (r == 0 && head.has_fd && changes[0].what != KEEP_PUT)
 		r = -EINVAL;
 	if (r < 0) {

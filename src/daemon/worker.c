@@ -107,8 +107,10 @@ static bool barred(struct tree *t, uid_t uid)
 {
 	struct worker *w = t->owner;
 	uint32_t bucket = aside_bucket(uid);
-	const struct shm_closing *here = &w->closer.counts[bucket], *there = &w->shm->closing[bucket];
-	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) + __atomic_load_n(&there->closed, __ATOMIC_RELAXED);
+	const struct shm_closing *here = &w->closer.counts[bucket],
+				 *there = &w->shm->closing[bucket];
+	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) +
+		__atomic_load_n(&there->closed, __ATOMIC_RELAXED);
 	uint32_t given = here->given + __atomic_load_n(&there->given, __ATOMIC_RELAXED);
 	struct trap *trap = &w->traps[bucket];
 
@@ -128,7 +130,8 @@ static void want_sweep(struct worker *w)
 {
 	int on;
 
-	if (!w->tree->orphans || sd_event_source_get_enabled(w->sweep, &on) < 0 || on != SD_EVENT_OFF)
+	if (!w->tree->orphans || sd_event_source_get_enabled(w->sweep, &on) < 0 ||
+	    on != SD_EVENT_OFF)
 		return;
 	sd_event_source_set_time_relative(w->sweep, SWEEP_USEC);
 	sd_event_source_set_enabled(w->sweep, SD_EVENT_ONESHOT);
@@ -237,12 +240,14 @@ static void status(void *ctx, struct ctl_status *ret)
 	ret->started_ns = w->snapshot->started_ns;
 	if (w->fuse) {
 		ret->fuse_minor = fuse_agreed(w->fuse, &flags);
-		snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%.*s", CTL_PATH_MAX, w->config->dir);
+		snprintf(ret->mountpoint, sizeof(ret->mountpoint), "%.*s", CTL_PATH_MAX,
+			 w->config->dir);
 		ret->features |= 1u << 0;
 	}
-	ret->features |= (flags & FUSE_PASSTHROUGH ? 1u << 1 : 0) | (flags & FUSE_HAS_RESEND ? 1u << 2 : 0) |
-			 (w->hello->has_ring ? 1u << 3 : 0) | (ret->fuse_minor >= 44 ? 1u << 4 : 0) |
-			 (KSHARED_SECCOMP ? 1u << 5 : 0) | (w->tree->may_take ? 1u << 6 : 0);
+	ret->features |= (flags & FUSE_PASSTHROUGH ? 1u << 1 : 0) |
+		(flags & FUSE_HAS_RESEND ? 1u << 2 : 0) | (w->hello->has_ring ? 1u << 3 : 0) |
+		(ret->fuse_minor >= 44 ? 1u << 4 : 0) | (KSHARED_SECCOMP ? 1u << 5 : 0) |
+		(w->tree->may_take ? 1u << 6 : 0);
 	strncpy(ret->version, KSHARED_VERSION, sizeof(ret->version) - 1);
 }
 
@@ -309,7 +314,8 @@ static int make_relay(struct worker *w)
 	int r;
 
 	memcpy(&params, w->hello->ring_params, sizeof(params));
-	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots, SHM_SLOTS);
+	r = relay_new(&w->relay, w->hello->has_ring ? WORKER_RING : -1, &params, w->shm->slots,
+		      SHM_SLOTS);
 	if (r == 0)
 		r = aside_new(&w->aside, true);
 	if (r == 0)
@@ -398,7 +404,9 @@ static int make_fuse(struct worker *w)
 
 static int start(struct worker *w)
 {
-	struct ctl_conf ctl = { .listen_fd = WORKER_LISTEN, .status = status, .shutdown = shutdown_folder, .ctx = w };
+	struct ctl_conf ctl = {
+		.listen_fd = WORKER_LISTEN, .status = status, .shutdown = shutdown_folder, .ctx = w
+	};
 	unsigned int max_fds;
 	size_t len = 0;
 	int r;
@@ -432,7 +440,8 @@ static int start(struct worker *w)
 		fuse_all_changed(w->fuse);
 		fuse_resend(w->fuse);
 	}
-	r = sd_event_add_time_relative(w->event, &w->sweep, CLOCK_MONOTONIC, SWEEP_USEC, 100000, on_sweep, w);
+	r = sd_event_add_time_relative(w->event, &w->sweep, CLOCK_MONOTONIC, SWEEP_USEC, 100000,
+				       on_sweep, w);
 	if (r < 0)
 		return r;
 	r = sd_event_source_set_enabled(w->sweep, SD_EVENT_OFF);

@@ -47,12 +47,14 @@ static void fill_entry(struct entry *e, struct ctl_entry *ret)
 }
 
 /* Find an existing entry. */
-static int find(struct ctl *c, const struct cred *cred, const struct ctl_request *m, struct entry **ret)
+static int find(struct ctl *c, const struct cred *cred, const struct ctl_request *m,
+		struct entry **ret)
 {
 	return tree_walk(c->conf.tree, cred, m->path, m->path_len, ret, NULL, NULL);
 }
 
-static int find_file(struct ctl *c, const struct cred *cred, const struct ctl_request *m, struct entry **ret)
+static int find_file(struct ctl *c, const struct cred *cred, const struct ctl_request *m,
+		     struct entry **ret)
 {
 	int r = find(c, cred, m, ret);
 
@@ -64,7 +66,8 @@ static int share(struct entry *e, struct request *rq)
 	return e->kind->share ? e->kind->share(e, rq, access_granted(e, rq->cred)) : -EOPNOTSUPP;
 }
 
-static int do_create(struct ctl *c, const struct ctl_request *m, struct request *rq, struct entry **ret)
+static int do_create(struct ctl *c, const struct ctl_request *m, struct request *rq,
+		     struct entry **ret)
 {
 	struct entry *dir;
 	const char *name;
@@ -95,7 +98,8 @@ static int do_seal(struct ctl *c, const struct ctl_request *m, struct request *r
 	return e->kind->command ? e->kind->command(e, rq) : -EOPNOTSUPP;
 }
 
-static int do_list(struct ctl *c, const struct ctl_request *m, struct request *rq, struct ctl_answer *answer)
+static int do_list(struct ctl *c, const struct ctl_request *m, struct request *rq,
+		   struct ctl_answer *answer)
 {
 	struct ctl_entry *at = (struct ctl_entry *)answer->body;
 	struct entry *dir, *e;
@@ -109,7 +113,8 @@ static int do_list(struct ctl *c, const struct ctl_request *m, struct request *r
 	r = access_check(dir, rq->cred, 4 | 1);
 	if (r < 0)
 		return r;
-	for (e = tree_next(dir, m->cookie); e && answer->count < CTL_LIST_MAX; e = tree_next(dir, e->pos))
+	for (e = tree_next(dir, m->cookie); e && answer->count < CTL_LIST_MAX;
+	     e = tree_next(dir, e->pos))
 		fill_entry(e, &at[answer->count++]);
 	answer->body_len = (uint32_t)(answer->count * sizeof(*at));
 	return 0;
@@ -127,7 +132,11 @@ static int do_remove(struct ctl *c, const struct ctl_request *m, struct request 
 	r = access_check(dir, rq->cred, 1);
 	if (r < 0)
 		return r;
-	return tree_remove(dir, name, len, (m->flags & CTL_REMOVE_ANY) ? -1 : (m->flags & CTL_REMOVE_DIR) ? 1 : 0, rq);
+	return tree_remove(dir, name, len,
+			   (m->flags & CTL_REMOVE_ANY)           ? -1
+				   : (m->flags & CTL_REMOVE_DIR) ? 1
+								 : 0,
+			   rq);
 }
 
 /* Which worker this is. */
@@ -161,8 +170,8 @@ static int do_status(struct ctl *c, struct request *rq, struct ctl_answer *answe
 }
 
 /* Return: 0 or -errno, for answer(); KIND_LATER. @ret: the entry that gives out a descriptor */
-static int carry_out(struct ctl *c, const struct ctl_request *m, struct request *rq, struct ctl_answer *answer,
-		     struct entry **ret)
+static int carry_out(struct ctl *c, const struct ctl_request *m, struct request *rq,
+		     struct ctl_answer *answer, struct entry **ret)
 {
 	struct entry *e = NULL;
 	int r;
@@ -255,7 +264,9 @@ void ctl_handle(struct ctl *c, struct ctl_call *call, const void *bytes, size_t 
 
 	call->ctl = c;
 	call->e = NULL;
-	*rq = (struct request){ .cred = call->cred, .fd = fd, .out_fd = -1, .done = request_finished };
+	*rq = (struct request){
+		.cred = call->cred, .fd = fd, .out_fd = -1, .done = request_finished
+	};
 	c->answer->borrowed = false;
 	c->answer->count = c->answer->body_len = 0;
 	if (len >= CTL_REQUEST_MIN && len <= sizeof(m)) {
@@ -267,7 +278,8 @@ void ctl_handle(struct ctl *c, struct ctl_call *call, const void *bytes, size_t 
 			rq->resent = m.ctl_flags & CTL_F_RETRY;
 			/* Bit 62 keeps it apart from the mount's requests. */
 			r = -EIO;
-			if (poison_enter(c->conf.tree, (m.token ^ m.seq * 0x9e3779b97f4a7c15ULL) | 1ULL << 62))
+			if (poison_enter(c->conf.tree,
+					 (m.token ^ m.seq * 0x9e3779b97f4a7c15ULL) | 1ULL << 62))
 				r = carry_out(c, &m, rq, c->answer, &call->e);
 			poison_leave(c->conf.tree);
 		}

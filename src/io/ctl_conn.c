@@ -18,7 +18,8 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define FDS_MAX 253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
+#define FDS_MAX \
+	253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
 
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
@@ -63,12 +64,14 @@ static int identify(struct ctl_conn *c)
 
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERCRED, &c->peer, &len) < 0)
 		return -errno;
-	c->unmapped = !c->ctl->sees_all_ids && (peer->uid == PROC_ID_UNMAPPED || peer->gid == PROC_ID_UNMAPPED);
+	c->unmapped = !c->ctl->sees_all_ids &&
+		(peer->uid == PROC_ID_UNMAPPED || peer->gid == PROC_ID_UNMAPPED);
 	c->cred.uid = peer->uid;
 	c->cred.gid = peer->gid;
 	c->cred.tid = peer->pid;
 	len = 0;
-	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE && len > 0) {
+	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE &&
+	    len > 0) {
 		c->groups = malloc(len);
 		if (!c->groups)
 			return -ENOMEM;
@@ -311,7 +314,7 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 	struct ctl_conn *c;
 	unsigned int n = 0;
 
-	DL_FOREACH (ctl->conns, c)
+	DL_FOREACH(ctl->conns, c)
 		n += c->cred.uid == uid;
 	return n;
 }
@@ -319,7 +322,8 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 static bool has_room(const struct ctl *ctl, uid_t uid)
 {
 	bool kept = uid == 0 || uid == ctl->conf.tree->uid;
-	unsigned int max = ctl->conf.max_conns, share = max / 4 < CTL_CONNS_UID_MAX ? max / 4 : CTL_CONNS_UID_MAX;
+	unsigned int max = ctl->conf.max_conns,
+		     share = max / 4 < CTL_CONNS_UID_MAX ? max / 4 : CTL_CONNS_UID_MAX;
 
 	return ctl->nr_conns < max + (kept ? CTL_CONNS_KEPT : 0) && count_uid(ctl, uid) < share;
 }
@@ -368,10 +372,12 @@ int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 	if (!ctl->answer)
 		r = -ENOMEM;
 	/* Inherited by what is accepted: between accept4() and a setsockopt() a packet would come without credentials. */
-	else if (conf->listen_fd >= 0 && setsockopt(conf->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
+	else if (conf->listen_fd >= 0 &&
+		 setsockopt(conf->listen_fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)) < 0)
 		r = -errno;
 	else if (conf->listen_fd >= 0)
-		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect, ctl);
+		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect,
+				    ctl);
 	if (r < 0) {
 		ctl_free(ctl);
 		return r;
@@ -386,7 +392,7 @@ void ctl_free(struct ctl *ctl)
 
 	if (!ctl)
 		return;
-	DL_FOREACH_SAFE (ctl->conns, c, tmp)
+	DL_FOREACH_SAFE(ctl->conns, c, tmp)
 		drop(c);
 	sd_event_source_unref(ctl->source);
 	free(ctl->answer);

@@ -54,40 +54,49 @@ static const struct op ops[FUSE_OPCODE_END] = {
 	[FUSE_READ] = { "READ", fuse_do_read, sizeof(struct fuse_read_in) },
 	[FUSE_WRITE] = { "WRITE", fuse_do_write, sizeof(struct fuse_write_in), .payload = true },
 	[FUSE_STATFS] = { "STATFS", fuse_do_statfs, 0, .any_node = true },
-	[FUSE_RELEASE] = { "RELEASE", fuse_do_release, sizeof(struct fuse_release_in), .any_node = true },
+	[FUSE_RELEASE] = { "RELEASE", fuse_do_release, sizeof(struct fuse_release_in),
+			   .any_node = true },
 	[FUSE_FSYNC] = { "FSYNC", fuse_do_fsync, sizeof(struct fuse_fsync_in) },
 	[FUSE_SETXATTR] = { "SETXATTR", .any_node = true, .payload = true, .error = -EOPNOTSUPP },
 	[FUSE_GETXATTR] = { "GETXATTR", fuse_do_getxattr, sizeof(struct fuse_getxattr_in), 1 },
 	[FUSE_LISTXATTR] = { "LISTXATTR", fuse_do_listxattr, sizeof(struct fuse_getxattr_in) },
-	[FUSE_REMOVEXATTR] = { "REMOVEXATTR", .any_node = true, .payload = true, .error = -EOPNOTSUPP },
+	[FUSE_REMOVEXATTR] = { "REMOVEXATTR", .any_node = true, .payload = true,
+			       .error = -EOPNOTSUPP },
 	[FUSE_FLUSH] = { "FLUSH", .any_node = true, .payload = true, .error = -ENOSYS },
-	[FUSE_INIT] = { "INIT", do_init, offsetof(struct fuse_init_in, flags2), .payload = true, .any_node = true },
+	[FUSE_INIT] = { "INIT", do_init, offsetof(struct fuse_init_in, flags2), .payload = true,
+			.any_node = true },
 	[FUSE_OPENDIR] = { "OPENDIR", fuse_do_opendir, sizeof(struct fuse_open_in) },
 	[FUSE_READDIR] = { "READDIR", fuse_do_readdir, sizeof(struct fuse_read_in) },
-	[FUSE_RELEASEDIR] = { "RELEASEDIR", fuse_do_release, sizeof(struct fuse_release_in), .any_node = true },
+	[FUSE_RELEASEDIR] = { "RELEASEDIR", fuse_do_release, sizeof(struct fuse_release_in),
+			      .any_node = true },
 	[FUSE_FSYNCDIR] = { "FSYNCDIR", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_GETLK] = { "GETLK", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_SETLK] = { "SETLK", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_SETLKW] = { "SETLKW", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_ACCESS] = { "ACCESS", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_CREATE] = { "CREATE", fuse_do_create, sizeof(struct fuse_create_in), 1 },
-	[FUSE_INTERRUPT] = { "INTERRUPT", do_interrupt, sizeof(struct fuse_interrupt_in), .any_node = true },
+	[FUSE_INTERRUPT] = { "INTERRUPT", do_interrupt, sizeof(struct fuse_interrupt_in),
+			     .any_node = true },
 	[FUSE_BMAP] = { "BMAP", .any_node = true, .payload = true, .error = -ENOSYS },
 	[FUSE_DESTROY] = { "DESTROY", .any_node = true, .payload = true, .error = 0 },
 	[FUSE_IOCTL] = { "IOCTL", .any_node = true, .payload = true, .error = -ENOTTY },
 	[FUSE_POLL] = { "POLL", fuse_do_poll, sizeof(struct fuse_poll_in) },
-	[FUSE_NOTIFY_REPLY] = { "NOTIFY_REPLY", .any_node = true, .payload = true, .error = -ENOSYS },
-	[FUSE_BATCH_FORGET] = { "BATCH_FORGET", do_batch_forget, sizeof(struct fuse_batch_forget_in), .payload = true,
+	[FUSE_NOTIFY_REPLY] = { "NOTIFY_REPLY", .any_node = true, .payload = true,
+				.error = -ENOSYS },
+	[FUSE_BATCH_FORGET] = { "BATCH_FORGET", do_batch_forget,
+				sizeof(struct fuse_batch_forget_in), .payload = true,
 				.any_node = true },
 	[FUSE_FALLOCATE] = { "FALLOCATE", fuse_do_fallocate, sizeof(struct fuse_fallocate_in) },
 	[FUSE_READDIRPLUS] = { "READDIRPLUS", fuse_do_readdirplus, sizeof(struct fuse_read_in) },
 	[FUSE_RENAME2] = { "RENAME2", fuse_do_rename2, sizeof(struct fuse_rename2_in), 2 },
 	[FUSE_LSEEK] = { "LSEEK", fuse_do_lseek, sizeof(struct fuse_lseek_in) },
-	[FUSE_COPY_FILE_RANGE] = { "COPY_FILE_RANGE", .any_node = true, .payload = true, .error = -ENOSYS },
+	[FUSE_COPY_FILE_RANGE] = { "COPY_FILE_RANGE", .any_node = true, .payload = true,
+				   .error = -ENOSYS },
 	[FUSE_SYNCFS] = { "SYNCFS", .any_node = true, .payload = true, .error = 0 },
 	[FUSE_TMPFILE] = { "TMPFILE", .any_node = true, .payload = true, .error = -EOPNOTSUPP },
 	[FUSE_STATX] = { "STATX", fuse_do_statx, sizeof(struct fuse_statx_in) },
-	[FUSE_COPY_FILE_RANGE_64] = { "COPY_FILE_RANGE_64", .any_node = true, .payload = true, .error = -ENOSYS },
+	[FUSE_COPY_FILE_RANGE_64] = { "COPY_FILE_RANGE_64", .any_node = true, .payload = true,
+				      .error = -ENOSYS },
 };
 
 /*
@@ -97,7 +106,8 @@ static const struct op ops[FUSE_OPCODE_END] = {
  */
 static void *new_buffer(void)
 {
-	void *at = mmap(NULL, FUSE_BUFFER_BYTES, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	void *at = mmap(NULL, FUSE_BUFFER_BYTES, PROT_READ | PROT_WRITE,
+			MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (at == MAP_FAILED)
 		return NULL;
@@ -176,7 +186,8 @@ void fuse_reply(struct fuse_request *q, int error, const void *bytes, size_t len
 {
 	if (error < 0)
 		len = 0;
-	if (send_bytes(q->f, q->h.unique, error < 0 ? error : 0, bytes, len) == -EINVAL && error == 0)
+	if (send_bytes(q->f, q->h.unique, error < 0 ? error : 0, bytes, len) == -EINVAL &&
+	    error == 0)
 		send_bytes(q->f, q->h.unique, -EIO, NULL, 0);
 }
 
@@ -194,7 +205,8 @@ void fuse_finish_bytes(struct fuse_request *q, const void *bytes, size_t len)
 
 static void request_finished(struct request *rq, int result)
 {
-	struct fuse_request *q = (struct fuse_request *)((char *)rq - offsetof(struct fuse_request, rq));
+	struct fuse_request *q =
+		(struct fuse_request *)((char *)rq - offsetof(struct fuse_request, rq));
 
 	HASH_DEL(q->f->pending, q);
 	q->answer(q, result);
@@ -276,7 +288,7 @@ void fuse_sweep(struct fuse *f)
 	unsigned int n = 0;
 
 	/* Not all at once, if they are many: the others wait. Who stays goes to the end; who is new stands first. */
-	DL_FOREACH_SAFE (f->tree->orphans, e, tmp) {
+	DL_FOREACH_SAFE(f->tree->orphans, e, tmp) {
 		if (++n > SWEEP_MAX)
 			return;
 		DL_DELETE(f->tree->orphans, e);
@@ -337,7 +349,8 @@ static void do_init(struct fuse_request *q)
 	uint64_t offered = in->flags, wanted;
 	struct fuse_init_out out = {
 		.major = FUSE_KERNEL_VERSION,
-		.minor = in->minor < FUSE_KERNEL_MINOR_VERSION ? in->minor : FUSE_KERNEL_MINOR_VERSION,
+		.minor = in->minor < FUSE_KERNEL_MINOR_VERSION ? in->minor
+							       : FUSE_KERNEL_MINOR_VERSION,
 		.max_readahead = in->max_readahead,
 		.max_background = 64,
 		.congestion_threshold = 48,
@@ -357,9 +370,10 @@ static void do_init(struct fuse_request *q)
 		offered |= (uint64_t)flags2 << 32;
 	}
 	wanted = FUSE_ASYNC_READ | FUSE_BIG_WRITES | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
-		 FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT | FUSE_HAS_RESEND |
-		 /* Files here never have set-user-ID bits to be killed; so the kernel need not ask at each write. */
-		 FUSE_HANDLE_KILLPRIV_V2;
+		FUSE_PARALLEL_DIROPS | FUSE_ABORT_ERROR | FUSE_MAX_PAGES | FUSE_INIT_EXT |
+		FUSE_HAS_RESEND |
+		/* Files here never have set-user-ID bits to be killed; so the kernel need not ask at each write. */
+		FUSE_HANDLE_KILLPRIV_V2;
 	if (f->conf.want_passthrough)
 		wanted |= FUSE_PASSTHROUGH;
 	f->flags = offered & wanted;
@@ -434,7 +448,9 @@ void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 		fuse_finish(q, -ENOSYS);
 		return;
 	}
-	r = q->h.len == len ? parse(q, op, (const unsigned char *)bytes + sizeof(q->h), len - sizeof(q->h)) : -EIO;
+	r = q->h.len == len
+		? parse(q, op, (const unsigned char *)bytes + sizeof(q->h), len - sizeof(q->h))
+		: -EIO;
 	if (r == 0 && !op->handler)
 		r = op->error ? op->error : 1;
 	if (r == 0 && !op->any_node) {
@@ -444,7 +460,7 @@ void fuse_handle(struct fuse *f, const void *bytes, size_t len)
 	}
 	if (r != 0) {
 		bool silent = q->h.opcode == FUSE_FORGET || q->h.opcode == FUSE_BATCH_FORGET ||
-			      q->h.opcode == FUSE_INTERRUPT;
+			q->h.opcode == FUSE_INTERRUPT;
 
 		if (silent)
 			free(q);

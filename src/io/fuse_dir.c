@@ -76,7 +76,10 @@ static void look_at(struct entry *e, struct facts *ret)
 	split(e->ctime_ns, &a->ctime, &a->ctimensec);
 	ret->btime_ns = e->btime_ns;
 	ret->waits = d.waits;
-	ret->valid_s = d.waits ? 0 : d.change == CHANGE_NEVER ? DAY : d.change == CHANGE_DETAILS ? 10 : 0;
+	ret->valid_s = d.waits               ? 0
+		: d.change == CHANGE_NEVER   ? DAY
+		: d.change == CHANGE_DETAILS ? 10
+					     : 0;
 	ret->valid_ns = d.waits && d.change == CHANGE_NEVER ? ALIAS_VALID_NS : 0;
 }
 
@@ -86,7 +89,8 @@ void fuse_fill_entry(struct fuse *f, struct entry *e, struct fuse_entry_out *ret
 
 	look_at(e, &facts);
 	*ret = (struct fuse_entry_out){
-		.nodeid = e->id | (facts.waits ? ++f->tree->store->shm->next_alias << NODE_BITS : 0),
+		.nodeid = e->id |
+			(facts.waits ? ++f->tree->store->shm->next_alias << NODE_BITS : 0),
 		.entry_valid = f->minor >= 44 && !facts.waits ? DAY : 0,
 		.attr_valid = facts.valid_s,
 		.attr_valid_nsec = facts.valid_ns,
@@ -163,7 +167,8 @@ void fuse_do_statx(struct fuse_request *q)
 }
 
 /* May the caller make this change, as far as it depends on whose entry it is now? Return: 0; -EPERM. */
-static int check_owner(const struct fuse_request *q, const struct attr_change *c, bool time_is_given)
+static int check_owner(const struct fuse_request *q, const struct attr_change *c,
+		       bool time_is_given)
 {
 	uint64_t caps = 0;
 
@@ -209,7 +214,8 @@ void fuse_do_setattr(struct fuse_request *q)
 		c->mask |= ATTR_GID;
 	if (in->valid & (FATTR_MTIME | FATTR_MTIME_NOW)) {
 		c->mask |= ATTR_MTIME;
-		c->mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now() : join(in->mtime, in->mtimensec);
+		c->mtime_ns = (in->valid & FATTR_MTIME_NOW) ? tree_now()
+							    : join(in->mtime, in->mtimensec);
 	}
 	r = check_owner(q, c, (in->valid & FATTR_MTIME) && !(in->valid & FATTR_MTIME_NOW));
 	fuse_begin(q, after_resize);
@@ -274,8 +280,9 @@ static void do_rename(struct fuse_request *q, uint64_t newdir, uint32_t flags)
 	if (!to || !entry_is_dir(to))
 		fuse_finish(q, -ESTALE);
 	else
-		fuse_finish(q, tree_rename(q->e, q->name, strlen(q->name), to, q->name2, strlen(q->name2), flags,
-					   &q->rq));
+		fuse_finish(q,
+			    tree_rename(q->e, q->name, strlen(q->name), to, q->name2,
+					strlen(q->name2), flags, &q->rq));
 }
 
 void fuse_do_rename(struct fuse_request *q)
@@ -303,8 +310,8 @@ void fuse_do_opendir(struct fuse_request *q)
 }
 
 /* Append one entry to the listing. Return: false if it does not fit. */
-static bool add(struct fuse_request *q, size_t *len, size_t size, struct entry *e, const char *name, size_t name_len,
-		uint64_t off, bool plus)
+static bool add(struct fuse_request *q, size_t *len, size_t size, struct entry *e, const char *name,
+		size_t name_len, uint64_t off, bool plus)
 {
 	size_t head = plus ? sizeof(struct fuse_entry_out) : 0;
 	size_t need = FUSE_REC_ALIGN(head + FUSE_NAME_OFFSET + name_len);
@@ -362,7 +369,9 @@ void fuse_do_readdirplus(struct fuse_request *q)
 void fuse_do_statfs(struct fuse_request *q)
 {
 	const struct tree *t = q->f->tree;
-	struct fuse_statfs_out out = { .st = { .bsize = 4096, .frsize = 4096, .namelen = ENTRY_NAME_MAX } };
+	struct fuse_statfs_out out = {
+		.st = { .bsize = 4096, .frsize = 4096, .namelen = ENTRY_NAME_MAX }
+	};
 	struct fuse_kstatfs *st = &out.st;
 	uint64_t used = t->bytes / 4096;
 
@@ -374,7 +383,8 @@ void fuse_do_statfs(struct fuse_request *q)
 }
 
 static const char *const xattrs[] = {
-	"kind", "what", "access", "opens", "posted", "poster.uid", "poster.pid", "poster.comm", "seals",
+	"kind",       "what",       "access",      "opens", "posted",
+	"poster.uid", "poster.pid", "poster.comm", "seals",
 };
 
 static int seal_names(uint32_t seals, char *ret, size_t size)
@@ -385,7 +395,8 @@ static int seal_names(uint32_t seals, char *ret, size_t size)
 	ret[0] = 0;
 	for (unsigned int i = 0; i < 5; i++)
 		if (seals & (1u << i))
-			len += (size_t)snprintf(ret + len, size - len, "%s%s", len ? "," : "", names[i]);
+			len += (size_t)snprintf(ret + len, size - len, "%s%s", len ? "," : "",
+						names[i]);
 	return (int)len;
 }
 
@@ -417,7 +428,8 @@ int fuse_get_xattr(struct fuse *f, struct entry *e, const char *name, char *ret,
 	if (!d.posted_ns)
 		return -ENODATA;
 	if (strcmp(name, "posted") == 0)
-		return snprintf(ret, size, "%" PRId64 ".%09" PRId64, d.posted_ns / 1000000000, d.posted_ns % 1000000000);
+		return snprintf(ret, size, "%" PRId64 ".%09" PRId64, d.posted_ns / 1000000000,
+				d.posted_ns % 1000000000);
 	if (strcmp(name, "poster.uid") == 0)
 		return snprintf(ret, size, "%" PRIu32, d.poster_uid);
 	if (strcmp(name, "poster.pid") == 0)

@@ -11,7 +11,8 @@
 #include <unistd.h>
 
 /* Open @e for the request. Return: 0 and *ret; -errno. */
-static int open_entry(struct fuse_request *q, struct entry *e, uint32_t oflags, struct fuse_open_out *ret)
+static int open_entry(struct fuse_request *q, struct entry *e, uint32_t oflags,
+		      struct fuse_open_out *ret)
 {
 	int r;
 
@@ -29,7 +30,8 @@ static int open_entry(struct fuse_request *q, struct entry *e, uint32_t oflags, 
 		ret->open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES;
 		break;
 	case OPEN_STREAM:
-		ret->open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_STREAM | FOPEN_NONSEEKABLE;
+		ret->open_flags |= FOPEN_DIRECT_IO | FOPEN_PARALLEL_DIRECT_WRITES | FOPEN_STREAM |
+			FOPEN_NONSEEKABLE;
 		break;
 	case OPEN_PASSTHROUGH:
 		ret->open_flags |= FOPEN_PASSTHROUGH;
@@ -126,7 +128,8 @@ void fuse_do_write(struct fuse_request *q)
 	const struct fuse_write_in *in = q->in;
 	struct entry *e = q->e;
 
-	if (in->size != q->payload_len || in->size > FUSE_MAX_WRITE || entry_is_dir(e) || !e->kind->write) {
+	if (in->size != q->payload_len || in->size > FUSE_MAX_WRITE || entry_is_dir(e) ||
+	    !e->kind->write) {
 		fuse_finish(q, -EINVAL);
 		return;
 	}
@@ -152,7 +155,8 @@ void fuse_do_release(struct fuse_request *q)
 	fuse_finish(q, 0);
 }
 
-static void command(struct fuse_request *q, int cmd, void (*answer)(struct fuse_request *q, int result))
+static void command(struct fuse_request *q, int cmd,
+		    void (*answer)(struct fuse_request *q, int result))
 {
 	struct entry *e = q->e;
 

@@ -84,8 +84,8 @@ static int ask(struct keep *k, enum keep_op op, uint64_t id, uint32_t flags, int
 	if (n != sizeof(answer) || answer.op != op)
 		k->lost();
 	c = CMSG_FIRSTHDR(&m);
-	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)) &&
-	    ret_fd)
+	if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+	    c->cmsg_len == CMSG_LEN(sizeof(int)) && ret_fd)
 		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
 	return answer.result;
 }

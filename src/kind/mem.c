@@ -96,8 +96,10 @@ static int mem_create(struct entry *e, struct request *rq)
 	cleanup_fd int fd = -1;
 	int r;
 
-	if (rq->fd >= 0 || (rq->flags & ~(CTL_MEM_RESIZABLE | CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB)) ||
-	    ((rq->flags & CTL_MEM_HUGE_2MB) && (rq->flags & CTL_MEM_HUGE_1GB)) || rq->size > INT64_MAX)
+	if (rq->fd >= 0 ||
+	    (rq->flags & ~(CTL_MEM_RESIZABLE | CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB)) ||
+	    ((rq->flags & CTL_MEM_HUGE_2MB) && (rq->flags & CTL_MEM_HUGE_1GB)) ||
+	    rq->size > INT64_MAX)
 		return -EINVAL;
 	if (((rq->flags & CTL_MEM_HUGE_2MB) && rq->size % (2u << 20)) ||
 	    ((rq->flags & CTL_MEM_HUGE_1GB) && rq->size % (1u << 30)))
@@ -180,7 +182,8 @@ static int seal(struct entry *e, struct request *rq, uint32_t flags)
 			entry_save(e, NULL, -1);
 		}
 	}
-	r = later_start(e, rq, &(struct later){ .work = seal_work, .finish = sealed, .flags = flags });
+	r = later_start(e, rq,
+			&(struct later){ .work = seal_work, .finish = sealed, .flags = flags });
 	if (r == -ENOMEM || r == -EBADF)
 		sealed(&(struct later){ .e = e, .flags = flags, .result = r });
 	return r;
@@ -239,7 +242,8 @@ static int mem_open(struct entry *e, struct request *rq)
 
 	if (fd < 0)
 		return fd;
-	if ((access_wanted(rq->oflags) & 2) && (seals_of(fd) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
+	if ((access_wanted(rq->oflags) & 2) &&
+	    (seals_of(fd) & (F_SEAL_WRITE | F_SEAL_FUTURE_WRITE)))
 		return -EPERM;
 	if (p->flags & (CTL_MEM_HUGE_2MB | CTL_MEM_HUGE_1GB))
 		return -EOPNOTSUPP;
@@ -271,7 +275,8 @@ static int mem_read(struct entry *e, struct request *rq)
 
 	if (fd < 0)
 		return fd;
-	n = pread(fd, rq->out.iov_base, rq->len < rq->out.iov_len ? rq->len : rq->out.iov_len, (off_t)rq->offset);
+	n = pread(fd, rq->out.iov_base, rq->len < rq->out.iov_len ? rq->len : rq->out.iov_len,
+		  (off_t)rq->offset);
 	if (n < 0)
 		return -errno;
 	rq->out.iov_len = (size_t)n;
@@ -307,12 +312,13 @@ static int mem_write(struct entry *e, struct request *rq)
 	if (!copy)
 		return -ENOMEM;
 	memcpy(copy, rq->data, rq->len);
-	return later_start(e, rq, &(struct later){
-		.work = write_work,
-		.offset = rq->offset,
-		.size = rq->len,
-		.data = copy,
-	});
+	return later_start(e, rq,
+			   &(struct later){
+				   .work = write_work,
+				   .offset = rq->offset,
+				   .size = rq->len,
+				   .data = copy,
+			   });
 }
 
 static void mem_close(struct entry *e, struct request *rq)
@@ -357,17 +363,19 @@ static int mem_resize(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	return later_start(e, rq, &(struct later){
-		.work = resize_work,
-		.finish = resized,
-		.size = rq->size,
-		.before = before,
-	});
+	return later_start(e, rq,
+			   &(struct later){
+				   .work = resize_work,
+				   .finish = resized,
+				   .size = rq->size,
+				   .before = before,
+			   });
 }
 
 static void fallocate_work(struct later *l)
 {
-	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno : 0;
+	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno
+											  : 0;
 }
 
 static void fallocated(struct later *l)
@@ -389,13 +397,14 @@ static int mem_fallocate(struct entry *e, struct request *rq)
 		if (r < 0)
 			return r;
 	}
-	return later_start(e, rq, &(struct later){
-		.work = fallocate_work,
-		.finish = fallocated,
-		.offset = rq->offset,
-		.size = rq->size,
-		.flags = rq->flags,
-	});
+	return later_start(e, rq,
+			   &(struct later){
+				   .work = fallocate_work,
+				   .finish = fallocated,
+				   .offset = rq->offset,
+				   .size = rq->size,
+				   .flags = rq->flags,
+			   });
 }
 
 static void seek_work(struct later *l)
@@ -432,15 +441,16 @@ static void owned(struct later *l)
 
 static int owner(struct entry *e, struct request *rq)
 {
-	return later_start(e, rq, &(struct later){
-		.work = owner_work,
-		.finish = owned,
-		.must = true,
-		.mode = e->mode,
-		.uid = e->uid,
-		.gid = e->gid,
-		.flags = e->tree->uid != 0,
-	});
+	return later_start(e, rq,
+			   &(struct later){
+				   .work = owner_work,
+				   .finish = owned,
+				   .must = true,
+				   .mode = e->mode,
+				   .uid = e->uid,
+				   .gid = e->gid,
+				   .flags = e->tree->uid != 0,
+			   });
 }
 
 static int mem_command(struct entry *e, struct request *rq)
@@ -455,12 +465,13 @@ static int mem_command(struct entry *e, struct request *rq)
 	case COMMAND_FSYNC:
 		return 0;
 	case COMMAND_LSEEK:
-		return later_start(e, rq, &(struct later){
-			.work = seek_work,
-			.finish = sought,
-			.offset = rq->offset,
-			.flags = rq->flags,
-		});
+		return later_start(e, rq,
+				   &(struct later){
+					   .work = seek_work,
+					   .finish = sought,
+					   .offset = rq->offset,
+					   .flags = rq->flags,
+				   });
 	case COMMAND_SEAL:
 		if (rq->flags == 0 || (rq->flags & ~(uint32_t)SEALS))
 			return -EINVAL;

@@ -337,7 +337,8 @@ static void fsync_work(struct later *l)
 
 static void fallocate_work(struct later *l)
 {
-	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno : 0;
+	l->result = fallocate(l->fd, (int)l->flags, (off_t)l->offset, (off_t)l->size) < 0 ? -errno
+											  : 0;
 }
 
 static void seek_work(struct later *l)
@@ -367,7 +368,7 @@ static bool beyond_size(struct entry *e, const struct request *rq)
 	int fd = entry_fd(e);
 
 	return fd < 0 || statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_SIZE, &st) < 0 ||
-	       rq->size > st.stx_size || rq->offset > st.stx_size - rq->size;
+		rq->size > st.stx_size || rq->offset > st.stx_size - rq->size;
 }
 
 static int srv_command(struct entry *e, struct request *rq)
@@ -387,22 +388,25 @@ static int srv_command(struct entry *e, struct request *rq)
 		/* Memory that it takes would be the daemon's: nothing beyond the size that its owner gave it. */
 		if (strcmp(p->facts.what, "memfd") == 0 && beyond_size(e, rq))
 			return -EOPNOTSUPP;
-		return later_start(e, rq, &(struct later){
-			.work = fallocate_work,
-			.offset = rq->offset,
-			.size = rq->size,
-			.flags = rq->flags,
-		});
+		return later_start(e, rq,
+				   &(struct later){
+					   .work = fallocate_work,
+					   .offset = rq->offset,
+					   .size = rq->size,
+					   .flags = rq->flags,
+				   });
 	case COMMAND_FSYNC:
-		return later_start(e, rq, &(struct later){ .work = fsync_work, .flags = rq->flags & 1 });
+		return later_start(e, rq,
+				   &(struct later){ .work = fsync_work, .flags = rq->flags & 1 });
 	case COMMAND_LSEEK:
-		return later_start(e, rq, &(struct later){
-			.work = seek_work,
-			.finish = sought,
-			.offset = rq->offset,
-			.flags = rq->flags,
-			.before = (uint64_t)e->tree->proc,
-		});
+		return later_start(e, rq,
+				   &(struct later){
+					   .work = seek_work,
+					   .finish = sought,
+					   .offset = rq->offset,
+					   .flags = rq->flags,
+					   .before = (uint64_t)e->tree->proc,
+				   });
 	default:
 		return -EOPNOTSUPP;
 	}
@@ -416,7 +420,8 @@ static unsigned int inode_grants(int fd, const struct cred *c)
 	/* An ACL is the kernel's to judge. */
 	if (fgetxattr(fd, "system.posix_acl_access", NULL, 0) > 0)
 		return 4 | 2;
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE | STATX_UID | STATX_GID, &st) < 0)
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_MODE | STATX_UID | STATX_GID,
+		  &st) < 0)
 		return 4 | 2;
 	if (c->uid == st.stx_uid)
 		return (st.stx_mode >> 6) & 6;
@@ -465,12 +470,14 @@ static int srv_share(struct entry *e, struct request *rq, unsigned int granted)
 	/* A descriptor can be opened again through /proc: it must not have less access in name only. */
 	if (have & ~want & ~granted & inode_grants(fd, rq->cred))
 		return -EOPNOTSUPP;
-	return later_start(e, rq, &(struct later){
-		.work = reopen_work,
-		.finish = reopened,
-		.flags = (uint32_t)(rq->oflags & O_ACCMODE) | (p->facts.append ? O_APPEND : 0),
-		.before = (uint64_t)e->tree->proc,
-	});
+	return later_start(e, rq,
+			   &(struct later){
+				   .work = reopen_work,
+				   .finish = reopened,
+				   .flags = (uint32_t)(rq->oflags & O_ACCMODE) |
+					   (p->facts.append ? O_APPEND : 0),
+				   .before = (uint64_t)e->tree->proc,
+			   });
 }
 
 static void srv_describe(struct entry *e, struct description *ret)

@@ -65,7 +65,8 @@ struct ctl_request {
 	uint32_t mode;
 	uint32_t flags;
 	uint32_t path_len;
-	char path[CTL_PATH_MAX + 1]; /* "srv/NAME"; no leading slash, not NUL-terminated on the wire */
+	char path[CTL_PATH_MAX +
+		  1]; /* "srv/NAME"; no leading slash, not NUL-terminated on the wire */
 };
 
 #define CTL_REQUEST_MIN offsetof(struct ctl_request, path)

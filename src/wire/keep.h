@@ -22,7 +22,8 @@
 #define KEEP_DONE_MAX 4096 /* finished transactions remembered, for requests that come again */
 
 enum keep_op {
-	KEEP_COMMIT = 1, /* struct keep_commit + changes [+ descriptor for the first PUT]; no answer */
+	KEEP_COMMIT =
+		1, /* struct keep_commit + changes [+ descriptor for the first PUT]; no answer */
 	KEEP_BACKING, /* struct keep_query: id -> struct keep_answer: a passthrough id or -errno */
 	KEEP_BORROW, /* struct keep_query: id -> struct keep_answer: 0 and the descriptor, or -errno */
 	KEEP_READY, /* the worker serves; no answer */
@@ -145,7 +146,8 @@ struct shm {
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */
 	uint64_t polls[SHM_POLLS]; /* the kernel's poll handles that wait for a word */
-	struct shm_writer writers[SHM_WRITERS]; /* handles that must be known of: see core/writers.c */
+	struct shm_writer
+		writers[SHM_WRITERS]; /* handles that must be known of: see core/writers.c */
 	struct shm_slot slots[SHM_SLOTS];
 };
 

@@ -13,7 +13,7 @@
 #include <kshared/srv.h>
 
 #define SIZE(type) printf("sizeof(%s) %zu\n", #type, sizeof(type))
-#define FIELD(type, field) \
+#define FIELD(type, field)                                                      \
 	printf("%s.%s at %zu size %zu\n", #type, #field, offsetof(type, field), \
 	       sizeof(((type *)NULL)->field))
 #define VALUE(name) printf("%s 0x%" PRIx64 "\n", #name, (uint64_t)(name))

@@ -40,7 +40,8 @@ static inline void folder_wake(void *ctx, uint64_t handle)
 {
 }
 
-static inline void folder_recovered(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes)
+static inline void folder_recovered(void *ctx, uint64_t unique, bool write, const void *data,
+				    uint32_t bytes)
 {
 }
 
@@ -64,7 +65,10 @@ static inline void folder_restore(struct folder *f)
 		.dir_mode = UINT32_MAX,
 		.max_fds = 4,
 		.uid = 5,
-		.limits = { .max_entries = 64, .max_bytes = MEMORY_MAX, .max_entries_uid = 32, .max_bytes_uid = MEMORY_MAX },
+		.limits = { .max_entries = 64,
+			    .max_bytes = MEMORY_MAX,
+			    .max_entries_uid = 32,
+			    .max_bytes_uid = MEMORY_MAX },
 	};
 
 	assert(fake_tree(&f->store, &f->tree, &conf) == 0);
@@ -79,9 +83,11 @@ static inline void folder_open(struct folder *f)
 		f->ring_fd = relay_ring_new(&f->params);
 	if (f->ring_fd < 0)
 		f->ring_fd = -1;
-	assert(relay_new(&f->relay, f->ring_fd, &f->params, f->store.store.shm->slots, NR_SLOTS) == 0);
+	assert(relay_new(&f->relay, f->ring_fd, &f->params, f->store.store.shm->slots, NR_SLOTS) ==
+	       0);
 	relay_recover(f->relay, folder_recovered, f);
-	assert(poller_new(&f->poller, f->relay, f->store.store.shm->polls, NR_POLLS, folder_wake, f) == 0);
+	assert(poller_new(&f->poller, f->relay, f->store.store.shm->polls, NR_POLLS, folder_wake,
+			  f) == 0);
 	if (!f->tree)
 		folder_restore(f);
 	f->tree->relay = f->relay;
@@ -127,7 +133,8 @@ static inline void folder_check(struct folder *f)
 		bytes += e->id != 1 ? folder_share(f, e) : 0;
 		nr_fds += e->fd >= 0;
 		assert(e->pins == 0);
-		assert(e->orphan || e->id == 1 || tree_lookup(e->parent, e->name, e->name_len) == e);
+		assert(e->orphan || e->id == 1 ||
+		       tree_lookup(e->parent, e->name, e->name_len) == e);
 		assert(e->name_len == strlen(e->name) && e->name_len <= ENTRY_NAME_MAX);
 		assert(fake_record(&f->store, e->id));
 	}
@@ -174,9 +181,10 @@ static inline void folder_close(struct folder *f)
 	}
 	done_free(f->tree);
 	HASH_ITER(by_id, f->tree->ids, e, tmp) {
-		struct attr_change c = {
-			.mask = ATTR_MODE | ATTR_UID | ATTR_GID, .mode = e->kind ? e->kind->dir_mode : 0755, .uid = 5, .gid = 0
-		};
+		struct attr_change c = { .mask = ATTR_MODE | ATTR_UID | ATTR_GID,
+					 .mode = e->kind ? e->kind->dir_mode : 0755,
+					 .uid = 5,
+					 .gid = 0 };
 		struct request rq = { .cred = NULL };
 
 		assert(tree_setattr(e, &c, &rq) == 0);

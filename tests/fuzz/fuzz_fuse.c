@@ -21,7 +21,16 @@ int LLVMFuzzerTestOneInput(const uint8_t *bytes, size_t len);
 #define REQUESTS_MAX 64
 #define FIRST_FD 100 /* what a post may name */
 
-enum { RESENT = 1, WRONG_LENGTH = 2, OUR_PID = 4, SAME_UNIQUE = 8, EXTENDED = 16, ROOT = 32, LAST_HANDLE = 64, RAW = 128 };
+enum {
+	RESENT = 1,
+	WRONG_LENGTH = 2,
+	OUR_PID = 4,
+	SAME_UNIQUE = 8,
+	EXTENDED = 16,
+	ROOT = 32,
+	LAST_HANDLE = 64,
+	RAW = 128
+};
 
 static struct folder folder;
 static struct fuse *fuse;
@@ -84,12 +93,15 @@ static void open_posted(void)
 static void make(const char *kind, const char *name, int fd)
 {
 	static const struct cred cred = { .uid = 1000, .gid = 1000 };
-	struct request rq = { .cred = &cred, .mode = S_IFREG | 0666, .size = 100, .fd = -1, .out_fd = -1 };
+	struct request rq = {
+		.cred = &cred, .mode = S_IFREG | 0666, .size = 100, .fd = -1, .out_fd = -1
+	};
 	struct entry *e;
 
 	if (fd >= 0)
 		rq.fd = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-	assert(tree_create(tree_lookup(folder.tree->root, kind, 3), name, strlen(name), &rq, &e) == 0);
+	assert(tree_create(tree_lookup(folder.tree->root, kind, 3), name, strlen(name), &rq, &e) ==
+	       0);
 }
 
 /* Take in the answers. Each is of a request that was asked and not answered yet. */
@@ -106,7 +118,8 @@ static void take_answers(void)
 		memcpy(&h, answer, sizeof(h));
 		assert(h.len == (size_t)n);
 		if (h.unique == 0) {
-			assert(h.error > 0 || h.error == -EINTR); /* a notification, or an interrupt of nothing */
+			assert(h.error > 0 ||
+			       h.error == -EINTR); /* a notification, or an interrupt of nothing */
 			continue;
 		}
 		assert(h.error <= 0 && h.error > -1000);
@@ -122,7 +135,8 @@ static void take_answers(void)
 		if (n == sizeof(h) + sizeof(struct fuse_open_out))
 			memcpy(&last_handle, answer + sizeof(h), sizeof(last_handle));
 		if (n == sizeof(h) + sizeof(struct fuse_entry_out) + sizeof(struct fuse_open_out))
-			memcpy(&last_handle, answer + sizeof(h) + sizeof(struct fuse_entry_out), sizeof(last_handle));
+			memcpy(&last_handle, answer + sizeof(h) + sizeof(struct fuse_entry_out),
+			       sizeof(last_handle));
 	}
 }
 
@@ -133,7 +147,8 @@ static void send_message(struct fuse_in_header *h, const unsigned char *body, si
 	assert(message);
 	memcpy(message, h, sizeof(*h));
 	memcpy(message + sizeof(*h), body, len);
-	if (h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET && h->opcode != FUSE_INTERRUPT)
+	if (h->opcode != FUSE_FORGET && h->opcode != FUSE_BATCH_FORGET &&
+	    h->opcode != FUSE_INTERRUPT)
 		asked[nr_asked++] = h->unique;
 	fuse_handle(fuse, message, sizeof(*h) + len);
 	free(message);
@@ -144,7 +159,9 @@ static void send_message(struct fuse_in_header *h, const unsigned char *body, si
 static void interrupt_all(void)
 {
 	for (int turn = 0; nr_asked; turn++) {
-		struct fuse_in_header h = { .len = sizeof(h) + 8, .opcode = FUSE_INTERRUPT, .unique = ++next_unique };
+		struct fuse_in_header h = { .len = sizeof(h) + 8,
+					    .opcode = FUSE_INTERRUPT,
+					    .unique = ++next_unique };
 
 		assert(turn < 5000);
 		for (unsigned int i = nr_asked; i-- > 0 && i < nr_asked;) {

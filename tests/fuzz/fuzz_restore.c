@@ -47,7 +47,8 @@ static void use_entry(struct tree *t, struct entry *e)
 		assert(depth++ < 1000);
 	if (e->parent)
 		assert(tree_lookup(e->parent, e->name, e->name_len) == e);
-	for (found = entry_is_dir(e) ? tree_next(e, 0) : NULL; found; found = tree_next(e, found->pos))
+	for (found = entry_is_dir(e) ? tree_next(e, 0) : NULL; found;
+	     found = tree_next(e, found->pos))
 		assert(found->parent == e);
 	if (e->parent && e->parent != t->root)
 		tree_rename(e->parent, e->name, e->name_len, e->parent, "renamed", 7, 0, &rq);
@@ -56,7 +57,9 @@ static void use_entry(struct tree *t, struct entry *e)
 
 static struct tree *new_tree(void)
 {
-	struct tree_conf conf = { .store = &store.store, .kinds = kinds, .dir_mode = UINT32_MAX, .max_fds = 4 };
+	struct tree_conf conf = {
+		.store = &store.store, .kinds = kinds, .dir_mode = UINT32_MAX, .max_fds = 4
+	};
 	struct tree *t;
 
 	assert(tree_new(&t, &conf) == 0);
@@ -124,7 +127,8 @@ static size_t build_item(struct input *in, unsigned char *at)
 	if (!(how & 0x10)) {
 		bool dir = how & 0x20;
 
-		record[OFFSET_MODE + 1] = (unsigned char)((record[OFFSET_MODE + 1] & 0x0f) | (dir ? 0x40 : 0x80));
+		record[OFFSET_MODE + 1] =
+			(unsigned char)((record[OFFSET_MODE + 1] & 0x0f) | (dir ? 0x40 : 0x80));
 		if (!dir && kind % 4 != 3)
 			priv_len = kinds[kind % 2]->entry_size;
 	} else {
@@ -149,7 +153,8 @@ static size_t build_item(struct input *in, unsigned char *at)
 
 static void build(struct input *in)
 {
-	static _Alignas(8) unsigned char bytes[sizeof(struct keep_snapshot) + 17 * (sizeof(struct keep_item) + KEEP_BLOB_MAX)];
+	static _Alignas(8) unsigned char bytes[sizeof(struct keep_snapshot) +
+					       17 * (sizeof(struct keep_item) + KEEP_BLOB_MAX)];
 	struct keep_snapshot head = { .version = KEEP_VERSION };
 	size_t len = sizeof(head);
 	unsigned char *copy;
@@ -189,9 +194,9 @@ static void commits(struct input *in)
 			n = take_bytes(in, bytes, len % sizeof(bytes));
 		} else {
 			for (unsigned int i = 0; i < m.nr_changes && i < 2; i++) {
-				struct keep_change c = {
-					.id = take_byte(in) & 7, .what = 1 + (take_byte(in) & 1), .len = len % (KEEP_BLOB_MAX + 2)
-				};
+				struct keep_change c = { .id = take_byte(in) & 7,
+							 .what = 1 + (take_byte(in) & 1),
+							 .len = len % (KEEP_BLOB_MAX + 2) };
 
 				if (c.what == KEEP_DEL)
 					c.len = 0;

@@ -131,8 +131,8 @@ static inline void fake_store_init(struct fake_store *s)
 		.borrow = fake_borrow,
 		.backing = fake_backing,
 	};
-	void *at = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE,
-			-1, 0);
+	void *at = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE,
+			MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 
 	if (at == MAP_FAILED)
 		abort();

@@ -39,10 +39,14 @@ static inline void folder_open(struct folder *f)
 
 static inline void folder_init(struct folder *f)
 {
-	*f = (struct folder){ .conf = { .kinds = kinds, .dir_mode = UINT32_MAX, .max_fds = 8, .uid = 99 } };
+	*f = (struct folder){
+		.conf = { .kinds = kinds, .dir_mode = UINT32_MAX, .max_fds = 8, .uid = 99 }
+	};
 	fake_store_init(&f->store);
 	rig_init(&f->rig);
-	assert_int_equal(poller_new(&f->poller, f->rig.relay, f->store.store.shm->polls, NR_POLLS, folder_wake, f), 0);
+	assert_int_equal(poller_new(&f->poller, f->rig.relay, f->store.store.shm->polls, NR_POLLS,
+				    folder_wake, f),
+			 0);
 	folder_open(f);
 }
 

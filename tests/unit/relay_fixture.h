@@ -56,10 +56,11 @@ static inline void rig_init_with(struct rig *rig, unsigned int nr_slots)
 	if (rig->ring_fd < 0 && !without_ring)
 		fail_msg("no io_uring: %s", strerror(-rig->ring_fd));
 	rig->nr_slots = nr_slots;
-	rig->slots = mmap(NULL, nr_slots * sizeof(struct shm_slot), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
-			  -1, 0);
+	rig->slots = mmap(NULL, nr_slots * sizeof(struct shm_slot), PROT_READ | PROT_WRITE,
+			  MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(rig->slots, MAP_FAILED);
-	assert_int_equal(relay_new(&rig->relay, rig->ring_fd, &rig->params, rig->slots, nr_slots), 0);
+	assert_int_equal(relay_new(&rig->relay, rig->ring_fd, &rig->params, rig->slots, nr_slots),
+			 0);
 }
 
 static inline void rig_init(struct rig *rig)
@@ -115,17 +116,22 @@ static inline void job_done(struct relay_io *io, int result, const void *data)
 
 static inline void start_read(struct rig *rig, struct job *j, int fd, size_t len)
 {
-	j->io = (struct relay_io){ .unique = 1, .fd = fd, .offset = -1, .len = len, .done = job_done };
+	j->io = (struct relay_io){
+		.unique = 1, .fd = fd, .offset = -1, .len = len, .done = job_done
+	};
 	j->calls = 0;
 	relay_start(rig->relay, &j->io);
 }
 
 static inline void start_write(struct rig *rig, struct job *j, int fd, const void *data, size_t len)
 {
-	j->io = (struct relay_io){
-		.unique = 1, .fd = fd, .offset = -1, .data = data, .len = len, .write = true,
-		.done = job_done
-	};
+	j->io = (struct relay_io){ .unique = 1,
+				   .fd = fd,
+				   .offset = -1,
+				   .data = data,
+				   .len = len,
+				   .write = true,
+				   .done = job_done };
 	j->calls = 0;
 	relay_start(rig->relay, &j->io);
 }

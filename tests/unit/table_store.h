@@ -32,7 +32,9 @@ struct table_store {
 	struct keep_init agreed;
 };
 
-static const struct kind table_store_kind = { .name = "box", .summary = "for tests", .dir_mode = 01777 };
+static const struct kind table_store_kind = { .name = "box",
+					      .summary = "for tests",
+					      .dir_mode = 01777 };
 static const struct kind *const table_store_kinds[] = { &table_store_kind, NULL };
 static const struct cred table_store_cred = { .uid = 1, .gid = 1, .checked = true };
 
@@ -54,9 +56,9 @@ static inline void table_store_reply(struct table_store *s, uint32_t op, int res
 	if (fd >= 0) {
 		m.msg_control = &control;
 		m.msg_controllen = sizeof(control);
-		control.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int))
-		};
+		control.h = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+					      .cmsg_type = SCM_RIGHTS,
+					      .cmsg_len = CMSG_LEN(sizeof(int)) };
 		memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
 	}
 	if (sendmsg(s->channel[0], &m, MSG_NOSIGNAL) < 0)
@@ -109,9 +111,10 @@ static inline void *table_store_serve(void *arg)
 			char space[CMSG_SPACE(sizeof(int))];
 		} control;
 		struct iovec iov = { .iov_base = bytes, .iov_len = sizeof(bytes) };
-		struct msghdr m = {
-			.msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)
-		};
+		struct msghdr m = { .msg_iov = &iov,
+				    .msg_iovlen = 1,
+				    .msg_control = &control,
+				    .msg_controllen = sizeof(control) };
 		ssize_t n = recvmsg(s->channel[0], &m, MSG_CMSG_CLOEXEC);
 		struct cmsghdr *c;
 		uint32_t op;
@@ -136,7 +139,8 @@ static inline void *table_store_serve(void *arg)
 static inline void table_store_init(struct table_store *s, unsigned int max_fds)
 {
 	*s = (struct table_store){ 0 };
-	s->shm = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	s->shm = mmap(NULL, sizeof(struct shm), PROT_READ | PROT_WRITE,
+		      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	if (s->shm == MAP_FAILED || table_new(&s->table, max_fds, s->shm->closing) < 0 ||
 	    socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, s->channel) < 0 ||
 	    keep_new(&s->keep, s->channel[1], s->shm, table_store_lost) < 0 ||
@@ -154,7 +158,9 @@ static inline void table_store_settle(struct table_store *s)
 /* A tree from the table's snapshot, as the next worker would have it. */
 static inline struct tree *table_store_tree(struct table_store *s)
 {
-	struct tree_conf conf = { .kinds = table_store_kinds, .dir_mode = UINT32_MAX, .max_fds = 16 };
+	struct tree_conf conf = { .kinds = table_store_kinds,
+				  .dir_mode = UINT32_MAX,
+				  .max_fds = 16 };
 	struct keep_snapshot head = { .version = KEEP_VERSION };
 	int fd = memfd_create("snapshot", MFD_CLOEXEC);
 	struct tree *t;

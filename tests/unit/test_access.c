@@ -32,14 +32,14 @@ static const struct {
 	const struct cred *who;
 	unsigned int granted;
 } table[] = {
-	{ 0000, &owner, 0 },	      { 0700, &owner, 7 },	   { 0077, &owner, 0 },
-	{ 0400, &owner, 4 },	      { 0200, &owner, 2 },	   { 0100, &owner, 1 },
-	{ 0077, &owner_in_group, 0 }, { 0740, &owner_in_group, 7 },
-	{ 0740, &member, 4 },	      { 0707, &member, 0 },	   { 0060, &member, 6 },
-	{ 0740, &late_member, 4 },    { 0704, &late_member, 0 },   { 0704, &near_member, 4 },
-	{ 0754, &stranger, 4 },	      { 0770, &stranger, 0 },	   { 0007, &stranger, 7 },
-	{ 0000, &root, 7 },	      { 0770, &plain_root, 0 },	   { 0001, &plain_root, 1 },
-	{ 01777, &stranger, 7 },      { 07000, &stranger, 0 },
+	{ 0000, &owner, 0 },          { 0700, &owner, 7 },          { 0077, &owner, 0 },
+	{ 0400, &owner, 4 },          { 0200, &owner, 2 },          { 0100, &owner, 1 },
+	{ 0077, &owner_in_group, 0 }, { 0740, &owner_in_group, 7 }, { 0740, &member, 4 },
+	{ 0707, &member, 0 },         { 0060, &member, 6 },         { 0740, &late_member, 4 },
+	{ 0704, &late_member, 0 },    { 0704, &near_member, 4 },    { 0754, &stranger, 4 },
+	{ 0770, &stranger, 0 },       { 0007, &stranger, 7 },       { 0000, &root, 7 },
+	{ 0770, &plain_root, 0 },     { 0001, &plain_root, 1 },     { 01777, &stranger, 7 },
+	{ 07000, &stranger, 0 },
 };
 
 static void test_what_a_mode_grants(void **state)
@@ -80,17 +80,22 @@ static const struct {
 	const struct cred *who;
 	int result;
 } unlinks[] = {
-	{ 0777, 5, 5, &stranger, 0 },	     { 0775, 5, 5, &stranger, -EACCES }, { 0772, 5, 5, &stranger, -EACCES },
-	{ 0773, 5, 5, &stranger, 0 },	     { 01777, 5, 5, &stranger, -EPERM }, { 01777, 1, 5, &stranger, 0 },
-	{ 01777, 5, 1, &stranger, 0 },	     { 01777, 5, 5, &root, 0 },		 { 01777, 5, 5, &plain_root, -EPERM },
-	{ 01000, 5, 1, &stranger, -EACCES },
+	{ 0777, 5, 5, &stranger, 0 },         { 0775, 5, 5, &stranger, -EACCES },
+	{ 0772, 5, 5, &stranger, -EACCES },   { 0773, 5, 5, &stranger, 0 },
+	{ 01777, 5, 5, &stranger, -EPERM },   { 01777, 1, 5, &stranger, 0 },
+	{ 01777, 5, 1, &stranger, 0 },        { 01777, 5, 5, &root, 0 },
+	{ 01777, 5, 5, &plain_root, -EPERM }, { 01000, 5, 1, &stranger, -EACCES },
 };
 
 static void test_taking_an_entry_out_of_its_directory(void **state)
 {
 	for (size_t i = 0; i < sizeof(unlinks) / sizeof(unlinks[0]); i++) {
-		struct entry dir = { .mode = S_IFDIR | unlinks[i].dir_mode, .uid = unlinks[i].dir_uid, .gid = 5 };
-		struct entry e = { .mode = S_IFREG, .uid = unlinks[i].uid, .gid = 5, .parent = &dir };
+		struct entry dir = { .mode = S_IFDIR | unlinks[i].dir_mode,
+				     .uid = unlinks[i].dir_uid,
+				     .gid = 5 };
+		struct entry e = {
+			.mode = S_IFREG, .uid = unlinks[i].uid, .gid = 5, .parent = &dir
+		};
 
 		if (access_unlink(&e, unlinks[i].who) != unlinks[i].result)
 			print_message("# row %zu\n", i);

@@ -224,9 +224,12 @@ static void test_every_sort_of_descriptor(void **state)
 		assert_int_equal(classify_fd(fd, &facts), 0);
 		if (strcmp(facts.what, table[i].what) != 0 || facts.class != table[i].class ||
 		    facts.access != table[i].access || facts.append != table[i].append ||
-		    facts.reopen != table[i].reopen || facts.slow != table[i].slow || facts.dev != st.st_dev) {
-			print_message("# row %zu: %s class %d access %d append %d reopen %d slow %d\n", i, facts.what,
-				      facts.class, facts.access, facts.append, facts.reopen, facts.slow);
+		    facts.reopen != table[i].reopen || facts.slow != table[i].slow ||
+		    facts.dev != st.st_dev) {
+			print_message(
+				"# row %zu: %s class %d access %d append %d reopen %d slow %d\n", i,
+				facts.what, facts.class, facts.access, facts.append, facts.reopen,
+				facts.slow);
 			wrong++;
 		}
 		close(fd);

@@ -63,7 +63,8 @@ static void test_defaults(void **state)
 	assert_true(c.mode == UINT32_MAX);
 	assert_true(c.limits.max_entries > 0 && c.limits.max_entries <= SHM_OPENS);
 	assert_true(c.limits.max_bytes >= c.limits.max_bytes_uid && c.limits.max_bytes_uid > 0);
-	assert_true(c.limits.max_entries >= c.limits.max_entries_uid && c.limits.max_entries_uid > 0);
+	assert_true(c.limits.max_entries >= c.limits.max_entries_uid &&
+		    c.limits.max_entries_uid > 0);
 }
 
 static void test_options(void **state)
@@ -71,12 +72,17 @@ static void test_options(void **state)
 	struct config c;
 	char said[4096];
 
-	assert_int_equal(parse(&c, "--dir /d --socket /s --srvfs --no-mount --foreground --worker", said, sizeof(said)), 0);
+	assert_int_equal(parse(&c, "--dir /d --socket /s --srvfs --no-mount --foreground --worker",
+			       said, sizeof(said)),
+			 0);
 	assert_string_equal(c.dir, "/d");
 	assert_string_equal(c.socket, "/s");
 	assert_true(c.srvfs && c.foreground && c.worker);
 	assert_false(c.mount);
-	assert_int_equal(parse(&c, "--max-entries=10 --max-bytes=3K --max-bytes-uid=2M --max-entries-uid=1", said, sizeof(said)), 0);
+	assert_int_equal(
+		parse(&c, "--max-entries=10 --max-bytes=3K --max-bytes-uid=2M --max-entries-uid=1",
+		      said, sizeof(said)),
+		0);
 	assert_int_equal(c.limits.max_entries, 10);
 	assert_int_equal(c.limits.max_bytes, 3 << 10);
 	assert_int_equal(c.limits.max_bytes_uid, 2 << 20);
@@ -95,9 +101,13 @@ static void test_options_of_mount(void **state)
 	struct config c;
 	char said[4096];
 
-	assert_int_equal(parse(&c, "--options rw,nosuid,relatime,x-systemd.automount", said, sizeof(said)), 0);
+	assert_int_equal(
+		parse(&c, "--options rw,nosuid,relatime,x-systemd.automount", said, sizeof(said)),
+		0);
 	assert_false(c.read_only);
-	assert_int_equal(parse(&c, "--options ro,mode=0700,max_entries=7,max_entries_uid=3", said, sizeof(said)), 0);
+	assert_int_equal(parse(&c, "--options ro,mode=0700,max_entries=7,max_entries_uid=3", said,
+			       sizeof(said)),
+			 0);
 	assert_true(c.read_only);
 	assert_int_equal(c.mode, 0700);
 	assert_int_equal(c.limits.max_entries, 7);

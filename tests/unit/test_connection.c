@@ -39,7 +39,22 @@
 #define SLOW_SECONDS 5
 #define NR_NAMES (NR_CALLS * NR_THREADS * (NR_CHILDREN + 2))
 
-enum fault { NO_FAULT, STORMY, BAD_MAGIC, BAD_SEQ, BAD_LENGTH, BAD_RESULT, TOO_SHORT, TOO_LONG, NO_FD, EXTRA_FD, STALE, BREAK_ONCE, SLOW, UNREAD };
+enum fault {
+	NO_FAULT,
+	STORMY,
+	BAD_MAGIC,
+	BAD_SEQ,
+	BAD_LENGTH,
+	BAD_RESULT,
+	TOO_SHORT,
+	TOO_LONG,
+	NO_FD,
+	EXTRA_FD,
+	STALE,
+	BREAK_ONCE,
+	SLOW,
+	UNREAD
+};
 
 struct done {
 	uint64_t token;
@@ -85,7 +100,9 @@ static void carry_out(const struct ctl_request *m)
 	while (d->known && (d->token != m->token || d->seq != m->seq))
 		d = d == &done[(1 << 16) - 1] ? done : d + 1;
 	if (!d->known) {
-		*d = (struct done){ .token = m->token, .seq = m->seq, .number = number, .known = true };
+		*d = (struct done){
+			.token = m->token, .seq = m->seq, .number = number, .known = true
+		};
 		atomic_fetch_add(&control->carried_out[number], 1);
 	} else if (d->number != number || !(m->ctl_flags & CTL_F_RETRY)) {
 		atomic_fetch_add(&control->wrong, 1);
@@ -106,9 +123,9 @@ static int send_reply(int sock, const void *bytes, size_t len, int nr_fds)
 	if (nr_fds) {
 		m.msg_control = &c;
 		m.msg_controllen = CMSG_SPACE(sizeof(int) * (size_t)nr_fds);
-		c.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS, .cmsg_len = CMSG_LEN(sizeof(int) * (size_t)nr_fds)
-		};
+		c.h = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+					.cmsg_type = SCM_RIGHTS,
+					.cmsg_len = CMSG_LEN(sizeof(int) * (size_t)nr_fds) };
 		memcpy(CMSG_DATA(&c.h), fds, sizeof(int) * (size_t)nr_fds);
 	}
 	return sendmsg(sock, &m, MSG_NOSIGNAL) < 0 ? -1 : 0;
@@ -121,7 +138,8 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 		struct ctl_reply head;
 		struct ctl_entry entry;
 	} reply = { .head = { .magic = CTL_MAGIC, .seq = m->seq } };
-	int fault = m->op == CTL_HELLO ? NO_FAULT : atomic_load(&control->fault), nr_fds = m->op == CTL_OPEN;
+	int fault = m->op == CTL_HELLO ? NO_FAULT : atomic_load(&control->fault),
+	    nr_fds = m->op == CTL_OPEN;
 	size_t len;
 
 	if (fault == BREAK_ONCE) {
@@ -182,7 +200,8 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 		send_reply(sock, &reply, sizeof(reply.head), 0);
 		return -1;
 	case STALE:
-		reply.head = (struct ctl_reply){ .magic = CTL_MAGIC, .seq = m->seq, .result = -ESTALE };
+		reply.head =
+			(struct ctl_reply){ .magic = CTL_MAGIC, .seq = m->seq, .result = -ESTALE };
 		len = sizeof(reply.head);
 		nr_fds = 0;
 		break;
@@ -193,8 +212,10 @@ static int answer(int sock, const struct ctl_request *m, unsigned int *seed)
 static void *serve_one(void *arg)
 {
 	int sock = (int)(intptr_t)arg;
-	unsigned int seed = atomic_fetch_add(&control->nr_connections, 1), generation = atomic_load(&control->generation);
-	bool mute = atomic_load(&control->nr_mute) > 0 && atomic_fetch_sub(&control->nr_mute, 1) > 0;
+	unsigned int seed = atomic_fetch_add(&control->nr_connections, 1),
+		     generation = atomic_load(&control->generation);
+	bool mute = atomic_load(&control->nr_mute) > 0 &&
+		atomic_fetch_sub(&control->nr_mute, 1) > 0;
 	struct ctl_request m;
 	ssize_t n;
 
@@ -231,7 +252,8 @@ static _Noreturn void serve(int listening)
 	for (;;) {
 		int sock = accept4(listening, NULL, NULL, SOCK_CLOEXEC);
 
-		if (sock < 0 || pthread_create(&thread, &attr, serve_one, (void *)(intptr_t)sock) != 0)
+		if (sock < 0 ||
+		    pthread_create(&thread, &attr, serve_one, (void *)(intptr_t)sock) != 0)
 			_exit(1);
 	}
 }
@@ -241,7 +263,8 @@ static int start_server(void **state)
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };
 	int listening = socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0);
 
-	control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	control = mmap(NULL, sizeof(*control), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
+		       -1, 0);
 	if (control == MAP_FAILED || !mkdtemp(directory))
 		return -1;
 	snprintf(path, sizeof(path), "%s/socket", directory);

@@ -138,7 +138,8 @@ static struct entry *make(struct folder *f, const struct maker *m)
 	w.rq.size = m->size;
 	w.rq.flags = m->flags;
 	w.rq.fd = m->fd ? m->fd() : -1;
-	assert_int_equal(tree_create(folder_dir(f, m->kind), m->name, strlen(m->name), &w.rq, &e), 0);
+	assert_int_equal(tree_create(folder_dir(f, m->kind), m->name, strlen(m->name), &w.rq, &e),
+			 0);
 	assert_int_equal(w.rq.fd, -1);
 	assert_int_equal(w.calls, 0);
 	return e;
@@ -149,7 +150,8 @@ static void drop(struct folder *f, const struct maker *m)
 	struct wish w;
 
 	wish_init(f, &w, &user);
-	assert_int_equal(tree_remove(folder_dir(f, m->kind), m->name, strlen(m->name), 0, &w.rq), 0);
+	assert_int_equal(tree_remove(folder_dir(f, m->kind), m->name, strlen(m->name), 0, &w.rq),
+			 0);
 }
 
 static unsigned int descriptors;
@@ -211,7 +213,8 @@ static void for_each(struct folder *f, void (*use)(struct folder *f, struct entr
 		use(f, make(f, &makers[i]));
 		drop(f, &makers[i]);
 		if (count_fds() != fds)
-			print_message("# %s: %u descriptors left\n", makers[i].name, count_fds() - fds);
+			print_message("# %s: %u descriptors left\n", makers[i].name,
+				      count_fds() - fds);
 		assert_int_equal(count_fds(), fds);
 		assert_int_equal(fake_store_count(&f->store), records);
 	}
@@ -276,13 +279,15 @@ static void test_the_private_part_comes_back(void **state)
 }
 
 static const int open_flags[] = {
-	O_RDONLY, O_WRONLY, O_RDWR, O_RDWR | O_APPEND, O_RDONLY | O_NONBLOCK, O_WRONLY | O_TRUNC, O_ACCMODE,
+	O_RDONLY,           O_WRONLY,  O_RDWR, O_RDWR | O_APPEND, O_RDONLY | O_NONBLOCK,
+	O_WRONLY | O_TRUNC, O_ACCMODE,
 };
 
 #define NR_FLAGS (sizeof(open_flags) / sizeof(open_flags[0]))
 
 /* Open @e. Return: 0 and the handle's word, or -errno; the default for a kind without `open`. */
-static int open_one(struct folder *f, struct entry *e, const struct cred *cred, int oflags, uint64_t *word)
+static int open_one(struct folder *f, struct entry *e, const struct cred *cred, int oflags,
+		    uint64_t *word)
 {
 	struct wish w;
 	int r;
@@ -317,7 +322,8 @@ static void close_one(struct folder *f, struct entry *e, int oflags, uint64_t wo
 	assert_int_equal(w.calls, 0);
 }
 
-static int read_one(struct folder *f, struct entry *e, int oflags, uint64_t word, uint64_t offset, size_t len)
+static int read_one(struct folder *f, struct entry *e, int oflags, uint64_t word, uint64_t offset,
+		    size_t len)
 {
 	struct wish w;
 	int r;
@@ -334,8 +340,8 @@ static int read_one(struct folder *f, struct entry *e, int oflags, uint64_t word
 	return r;
 }
 
-static int write_one(struct folder *f, struct entry *e, int oflags, uint64_t word, uint64_t offset, const void *data,
-		     size_t len)
+static int write_one(struct folder *f, struct entry *e, int oflags, uint64_t word, uint64_t offset,
+		     const void *data, size_t len)
 {
 	struct wish w;
 	int r;
@@ -353,7 +359,8 @@ static int write_one(struct folder *f, struct entry *e, int oflags, uint64_t wor
 	return r;
 }
 
-static int poll_one(struct folder *f, struct entry *e, uint64_t word, unsigned int events, uint64_t handle)
+static int poll_one(struct folder *f, struct entry *e, uint64_t word, unsigned int events,
+		    uint64_t handle)
 {
 	struct wish w;
 
@@ -416,7 +423,8 @@ static void test_handles_of_nobody(void **state)
 
 static void use_resize(struct folder *f, struct entry *e)
 {
-	static const uint64_t sizes[] = { 0, 1, 8192, 1 << 20, 1ULL << 62, INT64_MAX, UINT64_MAX, 4096 };
+	static const uint64_t sizes[] = { 0,          1,         8192,       1 << 20,
+					  1ULL << 62, INT64_MAX, UINT64_MAX, 4096 };
 
 	for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++)
 		for (uint32_t flags = 0; flags < 2; flags++) {
@@ -498,9 +506,12 @@ static void use_share(struct folder *f, struct entry *e)
 				}
 				/* Never more than was granted, and just what was asked for. */
 				assert_int_equal(access_wanted(open_flags[i]) & ~granted, 0);
-				if (access_wanted(fcntl(w.rq.out_fd, F_GETFL)) != access_wanted(open_flags[i]))
-					print_message("# %s: flags %o granted %u again %u\n", e->name, open_flags[i], granted, again);
-				assert_int_equal(access_wanted(fcntl(w.rq.out_fd, F_GETFL)), access_wanted(open_flags[i]));
+				if (access_wanted(fcntl(w.rq.out_fd, F_GETFL)) !=
+				    access_wanted(open_flags[i]))
+					print_message("# %s: flags %o granted %u again %u\n",
+						      e->name, open_flags[i], granted, again);
+				assert_int_equal(access_wanted(fcntl(w.rq.out_fd, F_GETFL)),
+						 access_wanted(open_flags[i]));
 				assert_int_equal(fcntl(w.rq.out_fd, F_GETFD), FD_CLOEXEC);
 				if (!w.rq.out_borrowed)
 					close(w.rq.out_fd);
@@ -582,12 +593,16 @@ static void test_creating_is_refused_without_a_trace(void **state)
 					w.rq.mode = S_IFREG | 0600;
 					w.rq.flags = flags;
 					w.rq.size = offsets[i] == 1ULL << 40 ? 0 : offsets[i];
-					w.rq.fd = with_fd == 1 ? make_memfd() : with_fd == 2 ? 1 << 20 : -1;
+					w.rq.fd = with_fd == 1 ? make_memfd()
+						: with_fd == 2 ? 1 << 20
+							       : -1;
 					r = tree_create(folder_dir(f, *k), "x", 1, &w.rq, &e);
 					assert_true(r <= 0 && r >= -4095);
 					assert_int_equal(w.calls, 0);
 					if (r == 0)
-						assert_int_equal(tree_remove(folder_dir(f, *k), "x", 1, 0, &w.rq), 0);
+						assert_int_equal(tree_remove(folder_dir(f, *k), "x",
+									     1, 0, &w.rq),
+								 0);
 					else if (with_fd == 1)
 						close(w.rq.fd);
 					assert_int_equal(count_fds(), fds);

@@ -94,7 +94,8 @@ static void start_the_crowd(struct relay_io *io, int result, const void *data)
 {
 	job_done(io, result, data);
 	for (int end = nr_started + MANY / 2; nr_started < end; nr_started++)
-		start_read(&starter->rig, started->jobs[nr_started], started->pipes[nr_started][0], 10);
+		start_read(&starter->rig, started->jobs[nr_started], started->pipes[nr_started][0],
+			   10);
 }
 
 static void test_a_crowd_that_begins_inside_a_callback(void **state)
@@ -131,9 +132,12 @@ static void test_giving_up_while_queued(void **state)
 
 	crowd_init(&c);
 	for (int i = 0; i < MANY; i++) {
-		c.jobs[i]->io = (struct relay_io){
-			.unique = 1, .fd = c.pipes[i][0], .offset = -1, .len = 10, .regular = true, .done = job_done
-		};
+		c.jobs[i]->io = (struct relay_io){ .unique = 1,
+						   .fd = c.pipes[i][0],
+						   .offset = -1,
+						   .len = 10,
+						   .regular = true,
+						   .done = job_done };
 		relay_start(f->rig.relay, &c.jobs[i]->io);
 	}
 	for (int i = MANY; i-- > 0;) {
@@ -155,9 +159,13 @@ static void test_giving_up_while_queued(void **state)
 static void start_owned(struct rig *rig, struct job *j, uint32_t owner, int fd)
 {
 	j->calls = 0;
-	j->io = (struct relay_io){
-		.unique = 1, .owner = owner, .fd = fd, .offset = -1, .len = 10, .regular = true, .done = job_done
-	};
+	j->io = (struct relay_io){ .unique = 1,
+				   .owner = owner,
+				   .fd = fd,
+				   .offset = -1,
+				   .len = 10,
+				   .regular = true,
+				   .done = job_done };
 	relay_start(rig->relay, &j->io);
 }
 
@@ -251,19 +259,27 @@ static void test_twenty_thousand_queued_at_once(void **state)
 	alarm(120);
 	put(fd, "x");
 	/* Half taken, it keeps its owner's slot. */
-	f->a->io = (struct relay_io){
-		.unique = 1, .owner = 7, .fd = f->pipe[1], .offset = -1, .data = fill, .len = 100000, .write = true,
-		.done = job_done
-	};
+	f->a->io = (struct relay_io){ .unique = 1,
+				      .owner = 7,
+				      .fd = f->pipe[1],
+				      .offset = -1,
+				      .data = fill,
+				      .len = 100000,
+				      .write = true,
+				      .done = job_done };
 	relay_start(f->rig.relay, &f->a->io);
 	run_for(&f->rig, 10);
 	assert_int_equal(f->a->calls, 0);
 	nr_finished = 0;
 	for (unsigned int i = 0; i < QUEUED; i++) {
 		all[i].number = i;
-		all[i].io = (struct relay_io){
-			.unique = 2 + i, .owner = 7, .fd = fd, .offset = 0, .len = 1, .regular = true, .done = in_turn
-		};
+		all[i].io = (struct relay_io){ .unique = 2 + i,
+					       .owner = 7,
+					       .fd = fd,
+					       .offset = 0,
+					       .len = 1,
+					       .regular = true,
+					       .done = in_turn };
 		relay_start(f->rig.relay, &all[i].io);
 	}
 	assert_int_equal(nr_finished, 0);
@@ -297,16 +313,24 @@ static void test_who_waits_in_thousands_costs_others_little(void **state)
 	assert_int_equal(pipe2(hung, O_CLOEXEC), 0);
 	put(fd, "x");
 	for (int i = 0; i < LONG; i++) {
-		all[i].io = (struct relay_io){
-			.unique = 1, .owner = 7, .fd = hung[0], .offset = -1, .len = 1, .regular = true, .done = in_turn
-		};
+		all[i].io = (struct relay_io){ .unique = 1,
+					       .owner = 7,
+					       .fd = hung[0],
+					       .offset = -1,
+					       .len = 1,
+					       .regular = true,
+					       .done = in_turn };
 		relay_start(rig.relay, &all[i].io);
 	}
 	began = now_ms();
 	for (int i = 0; i < 300; i++) {
-		other->io = (struct relay_io){
-			.unique = 1, .owner = 8, .fd = fd, .offset = 0, .len = 1, .regular = true, .done = job_done
-		};
+		other->io = (struct relay_io){ .unique = 1,
+					       .owner = 8,
+					       .fd = fd,
+					       .offset = 0,
+					       .len = 1,
+					       .regular = true,
+					       .done = job_done };
 		other->calls = 0;
 		relay_start(rig.relay, &other->io);
 		run_until(&rig, &other->calls, 1);

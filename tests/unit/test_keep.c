@@ -32,9 +32,10 @@ static int teardown(void **state)
 static void put(struct table_store *s, uint64_t id, int fd)
 {
 	struct store *store = keep_store(s->keep);
-	struct commit c = {
-		.changes[0] = { .id = id, .bytes = "bytes", .len = 5 }, .nr_changes = 1, .fd = fd, .done_id = { 1, id }
-	};
+	struct commit c = { .changes[0] = { .id = id, .bytes = "bytes", .len = 5 },
+			    .nr_changes = 1,
+			    .fd = fd,
+			    .done_id = { 1, id } };
 
 	store->ops->commit(store, &c);
 }
@@ -116,9 +117,10 @@ static unsigned char *snapshot(struct table_store *s, size_t *len)
 
 static int restore(struct table_store *s, const unsigned char *bytes, size_t len)
 {
-	struct tree_conf conf = {
-		.store = keep_store(s->keep), .kinds = table_store_kinds, .dir_mode = UINT32_MAX, .max_fds = 16
-	};
+	struct tree_conf conf = { .store = keep_store(s->keep),
+				  .kinds = table_store_kinds,
+				  .dir_mode = UINT32_MAX,
+				  .max_fds = 16 };
 	struct tree *t;
 	int r;
 
@@ -133,7 +135,11 @@ static void test_snapshots_that_are_none(void **state)
 {
 	struct table_store *s = *state;
 	struct tree *t = table_store_tree(s);
-	struct request rq = { .cred = &table_store_cred, .id = { 1, 1 }, .mode = S_IFREG | 0644, .fd = -1, .out_fd = -1 };
+	struct request rq = { .cred = &table_store_cred,
+			      .id = { 1, 1 },
+			      .mode = S_IFREG | 0644,
+			      .fd = -1,
+			      .out_fd = -1 };
 	struct keep_snapshot *head;
 	unsigned char *bytes;
 	struct entry *e;

@@ -83,10 +83,13 @@ static void fixture_init(struct fixture *f, bool write, bool sockets)
 {
 	*f = (struct fixture){ .write = write, .seed = 1 };
 	rig_init(&f->rig);
-	f->box = mmap(NULL, sizeof(*f->box), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	f->box = mmap(NULL, sizeof(*f->box), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+		      0);
 	assert_ptr_not_equal(f->box, MAP_FAILED);
 	f->box->unique = 1;
-	assert_int_equal(sockets ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->fd) : pipe2(f->fd, O_CLOEXEC), 0);
+	assert_int_equal(sockets ? socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, f->fd)
+				 : pipe2(f->fd, O_CLOEXEC),
+			 0);
 	/* Ours never blocks; the child's is an open file of its own and does. */
 	assert_int_equal(fcntl(f->fd[write ? 0 : 1], F_SETFL, O_NONBLOCK), 0);
 }
@@ -230,7 +233,9 @@ static bool recovered(void *ctx, uint64_t unique, bool write, const void *data, 
 static void recover(struct fixture *f)
 {
 	relay_free(f->rig.relay);
-	assert_int_equal(relay_new(&f->rig.relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, NR_SLOTS), 0);
+	assert_int_equal(
+		relay_new(&f->rig.relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, NR_SLOTS),
+		0);
 	relay_recover(f->rig.relay, recovered, f);
 	for (int i = 0; i < NR_SLOTS; i++)
 		assert_true(f->rig.slots[i].unique == 0);
@@ -287,8 +292,9 @@ static void every_instruction(bool write, bool sockets)
 	/* It was killed in between, not only before and after. */
 	assert_true(f.recovered > 0);
 	assert_true(f.delivered > 0);
-	print_message("# killed after each of %u instructions: %lu requests, %lu answered by the next worker\n", n,
-		      (unsigned long)f.box->unique, (unsigned long)f.recovered);
+	print_message(
+		"# killed after each of %u instructions: %lu requests, %lu answered by the next worker\n",
+		n, (unsigned long)f.box->unique, (unsigned long)f.recovered);
 	fixture_deinit(&f);
 }
 

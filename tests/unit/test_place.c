@@ -79,8 +79,10 @@ static void test_known_paths(void **state)
 
 static void test_one_folder_has_one_socket_however_it_is_written(void **state)
 {
-	char one[108], path[PATH_MAX], name[] = "/tmp/test-place-XXXXXX", link[PATH_MAX], cwd[PATH_MAX];
-	static const char *const ways[] = { "%s/", "%s/.", "%s//", "%s/x/..", "/.%s", "//%s", "/tmp/../%s" };
+	char one[108], path[PATH_MAX], name[] = "/tmp/test-place-XXXXXX", link[PATH_MAX],
+				       cwd[PATH_MAX];
+	static const char *const ways[] = { "%s/",  "%s/.", "%s//",      "%s/x/..",
+					    "/.%s", "//%s", "/tmp/../%s" };
 
 	assert_non_null(mkdtemp(name));
 	assert_int_equal(place_socket(one, name, 0), 0);
@@ -131,10 +133,8 @@ static void test_long_names(void **state)
 int main(void)
 {
 	const struct CMUnitTest tests[] = {
-		TEST(test_the_folder),
-		TEST(test_the_directory_of_sockets),
-		TEST(test_known_paths),
-		TEST(test_one_folder_has_one_socket_however_it_is_written),
+		TEST(test_the_folder),  TEST(test_the_directory_of_sockets),
+		TEST(test_known_paths), TEST(test_one_folder_has_one_socket_however_it_is_written),
 		TEST(test_long_names),
 	};
 

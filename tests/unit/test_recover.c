@@ -130,9 +130,8 @@ static void scene_deinit(struct scene *s)
 /* A thread takes the pipe's mutex and keeps it. */
 static void hold_pipe(struct scene *s)
 {
-	struct uffdio_register area = {
-		.range = { (uintptr_t)s->page, PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING
-	};
+	struct uffdio_register area = { .range = { (uintptr_t)s->page, PAGE },
+					.mode = UFFDIO_REGISTER_MODE_MISSING };
 
 	assert_int_equal(madvise(s->page, PAGE, MADV_DONTNEED), 0);
 	assert_int_equal(ioctl(s->uffd, UFFDIO_REGISTER, &area), 0);
@@ -160,16 +159,21 @@ static void bring_page(struct scene *s)
 static void read_request(struct scene *s, struct job *j, uint64_t unique)
 {
 	j->calls = 0;
-	j->io = (struct relay_io){
-		.unique = unique, .fd = s->f->pipe[0], .offset = -1, .len = LEN, .nowait = true, .done = job_done
-	};
+	j->io = (struct relay_io){ .unique = unique,
+				   .fd = s->f->pipe[0],
+				   .offset = -1,
+				   .len = LEN,
+				   .nowait = true,
+				   .done = job_done };
 	relay_start(s->f->rig.relay, &j->io);
 }
 
 static void next_relay(struct fixture *f)
 {
 	relay_free(f->rig.relay);
-	assert_int_equal(relay_new(&f->rig.relay, f->rig.ring_fd, &f->rig.params, f->rig.slots, f->rig.nr_slots), 0);
+	assert_int_equal(relay_new(&f->rig.relay, f->rig.ring_fd, &f->rig.params, f->rig.slots,
+				   f->rig.nr_slots),
+			 0);
 }
 
 /* A process begins to read from the pipe that is held, and is killed. It cannot end. */
@@ -487,7 +491,8 @@ static void test_the_second_with_the_request_killed_at_every_instruction(void **
 		skip();
 	scene_init(&s, *state);
 	s.somebody_waits = true;
-	by_second = mmap(NULL, sizeof(*by_second), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	by_second = mmap(NULL, sizeof(*by_second), PROT_READ | PROT_WRITE,
+			 MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	assert_ptr_not_equal(by_second, MAP_FAILED);
 	for (; !ended; steps += STRIDE) {
 		*by_second = s.answers = 0;

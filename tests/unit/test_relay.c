@@ -66,9 +66,12 @@ static void test_nonblock_gives_up_at_once(void **state)
 	int flags = fcntl(f->pipe[0], F_GETFL);
 	struct job *j = f->a;
 
-	j->io = (struct relay_io){
-		.unique = 1, .fd = f->pipe[0], .offset = -1, .len = 10, .nonblock = true, .done = job_done
-	};
+	j->io = (struct relay_io){ .unique = 1,
+				   .fd = f->pipe[0],
+				   .offset = -1,
+				   .len = 10,
+				   .nonblock = true,
+				   .done = job_done };
 	relay_start(f->rig.relay, &j->io);
 	run_until(&f->rig, &j->calls, 1);
 	assert_int_equal(j->result, -EAGAIN);
@@ -142,10 +145,14 @@ static void test_a_nonblocking_write_takes_what_fits(void **state)
 	unsigned char *sent = numbered(200000);
 	struct job *j = f->a;
 
-	j->io = (struct relay_io){
-		.unique = 1, .fd = f->pipe[1], .offset = -1, .data = sent, .len = 200000, .write = true,
-		.nonblock = true, .done = job_done
-	};
+	j->io = (struct relay_io){ .unique = 1,
+				   .fd = f->pipe[1],
+				   .offset = -1,
+				   .data = sent,
+				   .len = 200000,
+				   .write = true,
+				   .nonblock = true,
+				   .done = job_done };
 	relay_start(f->rig.relay, &j->io);
 	run_until(&f->rig, &j->calls, 1);
 	assert_int_equal(j->result, 65536);
@@ -163,10 +170,14 @@ static void test_no_more_than_a_slot_is_moved(void **state)
 	int fd = memfd_create("test", MFD_CLOEXEC);
 	struct stat st;
 
-	f->a->io = (struct relay_io){
-		.unique = 1, .fd = fd, .offset = 0, .data = sent, .len = SHM_SLOT_BYTES + 5000, .write = true,
-		.regular = true, .done = job_done
-	};
+	f->a->io = (struct relay_io){ .unique = 1,
+				      .fd = fd,
+				      .offset = 0,
+				      .data = sent,
+				      .len = SHM_SLOT_BYTES + 5000,
+				      .write = true,
+				      .regular = true,
+				      .done = job_done };
 	relay_start(f->rig.relay, &f->a->io);
 	run_until(&f->rig, &f->a->calls, 1);
 	assert_int_equal(f->a->result, SHM_SLOT_BYTES);
@@ -183,12 +194,19 @@ static void test_a_file_has_offsets_and_keeps_its_own(void **state)
 
 	put(fd, "0123456789");
 	assert_int_equal(lseek(fd, 3, SEEK_SET), 3);
-	f->a->io = (struct relay_io){ .unique = 1, .fd = fd, .offset = 6, .len = 100, .regular = true, .done = job_done };
+	f->a->io = (struct relay_io){
+		.unique = 1, .fd = fd, .offset = 6, .len = 100, .regular = true, .done = job_done
+	};
 	relay_start(f->rig.relay, &f->a->io);
 	expect_data(f, f->a, "6789");
-	f->b->io = (struct relay_io){
-		.unique = 1, .fd = fd, .offset = 8, .data = "xyz", .len = 3, .write = true, .regular = true, .done = job_done
-	};
+	f->b->io = (struct relay_io){ .unique = 1,
+				      .fd = fd,
+				      .offset = 8,
+				      .data = "xyz",
+				      .len = 3,
+				      .write = true,
+				      .regular = true,
+				      .done = job_done };
 	relay_start(f->rig.relay, &f->b->io);
 	run_until(&f->rig, &f->b->calls, 1);
 	assert_int_equal(f->b->result, 3);
@@ -278,10 +296,14 @@ static void test_a_counter_is_written(void **state)
 	assert_int_equal(f->b->result, 8);
 	assert_int_equal(read(event, &got, 8), 8);
 	assert_int_equal(got, 7);
-	f->a->io = (struct relay_io){
-		.unique = 1, .fd = event, .offset = -1, .data = &most, .len = 8, .write = true, .nonblock = true,
-		.done = job_done
-	};
+	f->a->io = (struct relay_io){ .unique = 1,
+				      .fd = event,
+				      .offset = -1,
+				      .data = &most,
+				      .len = 8,
+				      .write = true,
+				      .nonblock = true,
+				      .done = job_done };
 	f->a->calls = 0;
 	relay_start(f->rig.relay, &f->a->io);
 	run_until(&f->rig, &f->a->calls, 1);
@@ -379,9 +401,12 @@ static void test_a_file_that_hangs_can_be_given_up(void **state)
 	struct fixture *f = *state;
 
 	/* As a file of a hung server would: it blocks a kernel worker. */
-	f->a->io = (struct relay_io){
-		.unique = 1, .fd = f->pipe[0], .offset = -1, .len = 10, .regular = true, .done = job_done
-	};
+	f->a->io = (struct relay_io){ .unique = 1,
+				      .fd = f->pipe[0],
+				      .offset = -1,
+				      .len = 10,
+				      .regular = true,
+				      .done = job_done };
 	relay_start(f->rig.relay, &f->a->io);
 	run_for(&f->rig, 30);
 	assert_int_equal(f->a->calls, 0);
@@ -397,9 +422,12 @@ static void test_giving_up_at_any_moment(void **state)
 
 	for (int i = 0; i < 1000; i++) {
 		f->a->calls = 0;
-		f->a->io = (struct relay_io){
-			.unique = 1, .fd = f->pipe[0], .offset = -1, .len = 10, .regular = true, .done = job_done
-		};
+		f->a->io = (struct relay_io){ .unique = 1,
+					      .fd = f->pipe[0],
+					      .offset = -1,
+					      .len = 10,
+					      .regular = true,
+					      .done = job_done };
 		relay_start(f->rig.relay, &f->a->io);
 		for (int turns = i % 50 * 100; turns > 0; turns--)
 			__asm__ volatile("" ::: "memory");

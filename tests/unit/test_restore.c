@@ -109,7 +109,8 @@ static void test_every_field_comes_back(void **state)
 	assert_int_equal(e->mode, was.mode);
 	assert_int_equal(e->uid, was.uid);
 	assert_int_equal(e->gid, was.gid);
-	assert_true(e->btime_ns == was.btime_ns && e->mtime_ns == was.mtime_ns && e->ctime_ns == was.ctime_ns);
+	assert_true(e->btime_ns == was.btime_ns && e->mtime_ns == was.mtime_ns &&
+		    e->ctime_ns == was.ctime_ns);
 	assert_int_equal(e->slot, was.slot);
 	assert_int_equal(e->charged_bytes, was.charged_bytes);
 	assert_true(e->has_fd);
@@ -333,7 +334,8 @@ static void test_broken_records_are_refused(void **state)
 static void test_two_records_that_exclude_each_other_are_refused(void **state)
 {
 	struct fixture *f = *state;
-	struct entry *e = file(f, f->box, "one"), *d = board(f, f->box, "d"), *sub = board(f, d, "d");
+	struct entry *e = file(f, f->box, "one"), *d = board(f, f->box, "d"),
+		     *sub = board(f, d, "d");
 	struct fake_record *r = fake_record(&f->store, e->id);
 	struct tree *t;
 

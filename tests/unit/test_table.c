@@ -285,9 +285,20 @@ static void said_to_have_a_descriptor(struct message *m)
 }
 
 static void (*const breaks[])(struct message *m) = {
-	no_changes,	   three_changes, many_changes,		     one_change_less,	     a_byte_less,	  a_byte_more,
-	half_a_change,	   half_a_head,	  nothing,		     length_beyond_the_message, length_beyond_the_most,
-	length_that_wraps, neither_put_nor_del, said_to_have_a_descriptor,
+	no_changes,
+	three_changes,
+	many_changes,
+	one_change_less,
+	a_byte_less,
+	a_byte_more,
+	half_a_change,
+	half_a_head,
+	nothing,
+	length_beyond_the_message,
+	length_beyond_the_most,
+	length_that_wraps,
+	neither_put_nor_del,
+	said_to_have_a_descriptor,
 };
 
 static void test_malformed_messages_change_nothing(void **state)
@@ -457,9 +468,11 @@ static void test_a_tree_comes_back(void **state)
 	t = table_store_tree(&s);
 	dir = tree_lookup(t->root, "box", 3);
 	for (unsigned int i = 0; i < 100; i++) {
-		struct request rq = {
-			.cred = &table_store_cred, .id = { 1, i + 1 }, .mode = S_IFREG | 0644, .out_fd = -1, .fd = marked(i)
-		};
+		struct request rq = { .cred = &table_store_cred,
+				      .id = { 1, i + 1 },
+				      .mode = S_IFREG | 0644,
+				      .out_fd = -1,
+				      .fd = marked(i) };
 
 		snprintf(name, sizeof(name), "n%u", i);
 		assert_int_equal(tree_create(dir, name, strlen(name), &rq, &e), 0);

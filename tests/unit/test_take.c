@@ -49,7 +49,8 @@ struct other {
 
 static bool other_namespace; /* the next one goes into a user namespace of its own */
 
-static bool other_was_setuid; /* and not executed anew: the next one must not be looked into by its user */
+static bool
+	other_was_setuid; /* and not executed anew: the next one must not be looked into by its user */
 static uid_t other_saved_id; /* what the next one could become again */
 
 /* Another process of @uid, with a descriptor. */
@@ -74,7 +75,8 @@ static struct other other_new(uid_t uid, bool fsuid_only)
 			setfsgid(uid);
 			setfsuid(uid);
 		} else if (uid) {
-			if (setgroups(3, groups) < 0 || setgid(uid) < 0 || setresuid(uid, uid, saved) < 0)
+			if (setgroups(3, groups) < 0 || setgid(uid) < 0 ||
+			    setresuid(uid, uid, saved) < 0)
 				_exit(1);
 			prctl(PR_SET_DUMPABLE, !other_was_setuid);
 		}
@@ -307,10 +309,12 @@ static void test_more_groups_than_fit(void **state)
 	if (pid == 0) {
 		if (setgroups(PROC_GROUPS_MAX + 50, groups) < 0 || proc_read(getpid(), &info) != 0)
 			_exit(1);
-		_exit(info.nr_groups == PROC_GROUPS_MAX && info.groups[PROC_GROUPS_MAX - 1] == groups[PROC_GROUPS_MAX - 1] &&
-				      info.uid[0] == 0 && info.tgid == getpid() ?
-			      0 :
-			      2);
+		_exit(info.nr_groups == PROC_GROUPS_MAX &&
+				      info.groups[PROC_GROUPS_MAX - 1] ==
+					      groups[PROC_GROUPS_MAX - 1] &&
+				      info.uid[0] == 0 && info.tgid == getpid()
+			      ? 0
+			      : 2);
 	}
 	assert_int_equal(waitpid(pid, &status, 0), pid);
 	assert_int_equal(status, 0);

@@ -26,8 +26,10 @@ static struct {
 } quotas[3];
 static unsigned int asked[3];
 
-long __wrap_syscall(long number, unsigned int fd, unsigned int command, uint32_t id, struct if_dqblk *q);
-long __wrap_syscall(long number, unsigned int fd, unsigned int command, uint32_t id, struct if_dqblk *q)
+long __wrap_syscall(long number, unsigned int fd, unsigned int command, uint32_t id,
+		    struct if_dqblk *q);
+long __wrap_syscall(long number, unsigned int fd, unsigned int command, uint32_t id,
+		    struct if_dqblk *q)
 {
 	unsigned int type = command & SUBCMDMASK;
 
@@ -50,7 +52,8 @@ static int setup(void **state)
 	return chdir("/");
 }
 
-static void set(int type, uint64_t used, uint64_t hard_kib, uint64_t soft_kib, uint64_t inodes, uint64_t inodes_hard)
+static void set(int type, uint64_t used, uint64_t hard_kib, uint64_t soft_kib, uint64_t inodes,
+		uint64_t inodes_hard)
 {
 	quotas[type].exists = true;
 	quotas[type].q = (struct if_dqblk){
@@ -151,16 +154,20 @@ static void test_what_is_told_of_them(void **state)
 	strcpy(room.quotas[1].name, "staff");
 	last_line(&t, &room, line, sizeof(line));
 	assert_non_null(strstr(line, "kshared: 3M in all; the file system is "));
-	assert_non_null(strstr(line, "; quota of user 61001: 7M of 10M used, 2M of it here; quota of group staff: 9M of 12M "
-				     "used, 1M of it here\n"));
+	assert_non_null(strstr(
+		line,
+		"; quota of user 61001: 7M of 10M used, 2M of it here; quota of group staff: 9M of 12M "
+		"used, 1M of it here\n"));
 	t.count.by = USAGE_COUNT;
 	last_line(&t, &room, line, sizeof(line));
 	assert_non_null(strstr(line, "kshared: 12 inodes in all"));
-	assert_non_null(strstr(line, "; quota of user 61001: 40 of 50 inodes used, 8 of them here\n"));
+	assert_non_null(
+		strstr(line, "; quota of user 61001: 40 of 50 inodes used, 8 of them here\n"));
 	t.count.by = USAGE_DISK;
 	t.bytes = true;
 	last_line(&t, &room, line, sizeof(line));
-	assert_non_null(strstr(line, "quota of user 61001: 7340032 of 10485760 used, 2097152 of it here"));
+	assert_non_null(
+		strstr(line, "quota of user 61001: 7340032 of 10485760 used, 2097152 of it here"));
 }
 
 int main(void)

@@ -95,7 +95,8 @@ static void test_depth(void **state)
 
 static void test_excludes(void **state)
 {
-	const char *const by_name[] = { "*.o", NULL }, *const by_path[] = { "d/sub", "d/[ab]*", NULL };
+	const char *const by_name[] = { "*.o", NULL },
+			  *const by_path[] = { "d/sub", "d/[ab]*", NULL };
 	struct usage_result r;
 
 	dir("d");
@@ -116,7 +117,8 @@ static void test_excludes(void **state)
 static void test_sparse_files_and_special_ones(void **state)
 {
 	struct sockaddr_un name = { .sun_family = AF_UNIX, .sun_path = "socket" };
-	int fd = open("sparse", O_CREAT | O_WRONLY | O_CLOEXEC, 0644), s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
+	int fd = open("sparse", O_CREAT | O_WRONLY | O_CLOEXEC, 0644),
+	    s = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
 	struct usage_result r;
 
 	assert_int_equal(ftruncate(fd, 1LL << 40), 0);
@@ -161,7 +163,8 @@ static void test_hard_links_count_for_the_first_name(void **state)
 	assert_int_equal(link("d05/f5", "a"), 0);
 	for (size_t i = 0; i < 4; i++)
 		for (int again = 0; again < 5; again++) {
-			r = count(".", (struct usage_options){ ALL, .threads = THREADS[i], .top = 100 });
+			r = count(".",
+				  (struct usage_options){ ALL, .threads = THREADS[i], .top = 100 });
 			if (!first.nr_items)
 				first = r;
 			assert_same(&first, &r);
@@ -252,7 +255,9 @@ static void test_the_largest_files_anywhere(void **state)
 	assert_int_equal(link("d/linked", "zzz"), 0);
 	assert_int_equal(link("d/linked", "d/e/linked"), 0);
 	for (size_t i = 0; i < 4; i++) {
-		r = count(".", (struct usage_options){ ALL, .files = true, .top = 4, .threads = THREADS[i] });
+		r = count(".",
+			  (struct usage_options){ ALL, .files = true, .top = 4,
+						  .threads = THREADS[i] });
 		assert_int_equal(r.nr_items, 4);
 		assert_string_equal(r.items[0].name, "d/e/big");
 		assert_string_equal(r.items[1].name, "d/e/linked");
@@ -269,7 +274,8 @@ static void test_the_largest_files_anywhere(void **state)
 static void test_odd_names(void **state)
 {
 	char longest[256];
-	const char *names[] = { "new\nline", "\033[31m", "\377\376", " ", "-rf", longest, "...", "a\tb\\", "*" };
+	const char *names[] = { "new\nline", "\033[31m", "\377\376", " ", "-rf",
+				longest,     "...",      "a\tb\\",   "*" };
 	struct usage_result r;
 
 	memset(longest, 'n', 255);
@@ -525,7 +531,8 @@ static void listed_but_not_searched(void)
 	CHECK(usage_run(u, &r) == 0);
 	CHECK(r.nr_errors == 30);
 	for (int i = 0; i < USAGE_ERRORS; i++)
-		CHECK(strncmp(r.errors[i].path, "list/", 5) == 0 && strcmp(r.errors[i].call, "statx") == 0);
+		CHECK(strncmp(r.errors[i].path, "list/", 5) == 0 &&
+		      strcmp(r.errors[i].call, "statx") == 0);
 	usage_free(u, &r);
 }
 
@@ -602,7 +609,8 @@ static void count_while(void (*once)(unsigned int i), uint64_t most)
 	assert_int_equal(symlink("/", "moving/link"), 0);
 	assert_int_equal(pthread_create(&c.thread, NULL, churn, &c), 0);
 	for (int i = 0; i < 200 / (int)slow(); i++) {
-		struct usage_result r = count(".", (struct usage_options){ ALL, .threads = THREADS[i % 4] });
+		struct usage_result r =
+			count(".", (struct usage_options){ ALL, .threads = THREADS[i % 4] });
 
 		assert_int_equal(r.nr_errors, 0);
 		assert_int_equal(item(&r, "fixed")->sum.disk, 100 * PAGE);
@@ -668,11 +676,14 @@ static void test_bind_mounts_count_once(void **state)
 		assert_int_equal(item(&r, "o1")->sum.disk, 3 * PAGE);
 		assert_null(item(&r, "o2"));
 		assert_int_equal(r.nr_skipped, 5);
-		assert_true(was_skipped(&r, "again") && was_skipped(&r, "above") && was_skipped(&r, "o2"));
+		assert_true(was_skipped(&r, "again") && was_skipped(&r, "above") &&
+			    was_skipped(&r, "o2"));
 		assert_true(was_skipped(&r, "data/deep") && was_skipped(&r, "file"));
 		usage_free(NULL, &r);
 		/* Nor do they where they are not gone into. */
-		r = count("t", (struct usage_options){ .depth = 0, .threads = THREADS[i], .by = USAGE_COUNT });
+		r = count("t",
+			  (struct usage_options){
+				  .depth = 0, .threads = THREADS[i], .by = USAGE_COUNT });
 		assert_int_equal(r.total.count, 3); /* itself, data, o1 */
 		assert_int_equal(r.nr_skipped, 4);
 		usage_free(NULL, &r);
@@ -877,7 +888,8 @@ static void test_a_file_system_that_does_not_answer(void **state)
 	assert_int_equal(usage_run(h.u, &r), 0);
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	pthread_join(thread, NULL);
-	seconds = (double)(now.tv_sec - h.stopped.tv_sec) + (double)(now.tv_nsec - h.stopped.tv_nsec) / 1e9;
+	seconds = (double)(now.tv_sec - h.stopped.tv_sec) +
+		(double)(now.tv_nsec - h.stopped.tv_nsec) / 1e9;
 	assert_true(seconds < 4); /* a second, and what the machine is busy with */
 	assert_true(r.stopped);
 	assert_int_equal(item(&r, "f")->sum.disk, PAGE);

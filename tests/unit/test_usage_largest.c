@@ -30,7 +30,9 @@ static int order(const void *a, const void *b)
 
 static void put(struct largest *l, const struct plain *p, uint64_t ino)
 {
-	assert_int_equal(largest_put(l, p->name, &(struct usage_sum){ p->value, 0, 1 }, S_IFREG, ino ? 1 : 0, ino), 0);
+	assert_int_equal(largest_put(l, p->name, &(struct usage_sum){ p->value, 0, 1 }, S_IFREG,
+				     ino ? 1 : 0, ino),
+			 0);
 }
 
 /* In random order; each third one under three names, of which the first in byte order is to be told, once. */
@@ -45,7 +47,8 @@ static void against_sorting(size_t max, unsigned int seed, unsigned int values)
 	assert_int_equal(largest_init(&l, max, USAGE_DISK), 0);
 	for (unsigned int i = 0; i < ITEMS; i++) {
 		all[i].value = (unsigned int)rand_r(&seed) % values;
-		snprintf(all[i].name, sizeof(all[i].name), "%u-0", (unsigned int)rand_r(&seed) % 10 * ITEMS + i);
+		snprintf(all[i].name, sizeof(all[i].name), "%u-0",
+			 (unsigned int)rand_r(&seed) % 10 * ITEMS + i);
 		for (unsigned int k = 0; k < (i % 3 ? 1 : NAMES); k++)
 			at[nr++] = i * NAMES + k;
 	}

@@ -35,13 +35,15 @@ static void each(void *ctx, uint32_t top, const struct usage_sum *sum)
 	r->tops += top;
 }
 
-static void see(struct links *l, uint64_t ino, uint32_t nlink, uint32_t top, bool expect_first, bool expect_last, uint32_t expect_top)
+static void see(struct links *l, uint64_t ino, uint32_t nlink, uint32_t top, bool expect_first,
+		bool expect_last, uint32_t expect_top)
 {
 	struct usage_sum s = { .disk = ino * 512, .apparent = ino, .count = 1 };
 	bool first, last;
 	uint32_t where = NO_TOP;
 
-	assert_int_equal(links_seen(l, 7, ino, nlink, &s, top, smaller, NULL, &where, &last, &first), 0);
+	assert_int_equal(
+		links_seen(l, 7, ino, nlink, &s, top, smaller, NULL, &where, &last, &first), 0);
 	assert_int_equal(first, expect_first);
 	assert_int_equal(last, expect_last);
 	if (last)
@@ -135,7 +137,8 @@ static void *count_all(void *arg)
 		/* Each begins elsewhere. */
 		uint64_t ino = (i + c->self * (FILES / THREADS)) % FILES;
 
-		links_seen(c->l, 1, ino, THREADS, &s, (c->self + (uint32_t)ino) % THREADS + 10, smaller, NULL, &top, &last, &first);
+		links_seen(c->l, 1, ino, THREADS, &s, (c->self + (uint32_t)ino) % THREADS + 10,
+			   smaller, NULL, &top, &last, &first);
 		c->nr_first += first;
 		c->nr_last += last;
 		c->tops += last ? top : 0;

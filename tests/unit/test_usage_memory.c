@@ -17,18 +17,19 @@ static bool failed;
 
 static bool fails(void)
 {
-	if (__atomic_load_n(&fails_at, __ATOMIC_RELAXED) < 0 || __atomic_fetch_sub(&fails_at, 1, __ATOMIC_RELAXED) != 0)
+	if (__atomic_load_n(&fails_at, __ATOMIC_RELAXED) < 0 ||
+	    __atomic_fetch_sub(&fails_at, 1, __ATOMIC_RELAXED) != 0)
 		return false;
 	__atomic_store_n(&failed, true, __ATOMIC_RELAXED);
 	errno = ENOMEM;
 	return true;
 }
 
-#define WRAP(ret, name, parameters, arguments) \
-	ret __real_##name parameters; \
-	ret __wrap_##name parameters; \
-	ret __wrap_##name parameters \
-	{ \
+#define WRAP(ret, name, parameters, arguments)                   \
+	ret __real_##name parameters;                            \
+	ret __wrap_##name parameters;                            \
+	ret __wrap_##name parameters                             \
+	{                                                        \
 		return fails() ? NULL : __real_##name arguments; \
 	}
 
@@ -98,8 +99,10 @@ static void each_allocation_fails(struct usage_options o, FILE *export)
 static void test_the_entries(void **state)
 {
 	make_tree();
-	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 1 }, NULL);
-	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 4 }, NULL);
+	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 1 },
+			      NULL);
+	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 4 },
+			      NULL);
 }
 
 static void test_the_files(void **state)
@@ -107,9 +110,12 @@ static void test_the_files(void **state)
 	const char *const excludes[] = { "d1/none", NULL };
 
 	make_tree();
-	each_allocation_fails(
-		(struct usage_options){ .top = 50, .depth = UINT32_MAX, .threads = 2, .files = true, .excludes = excludes },
-		NULL);
+	each_allocation_fails((struct usage_options){ .top = 50,
+						      .depth = UINT32_MAX,
+						      .threads = 2,
+						      .files = true,
+						      .excludes = excludes },
+			      NULL);
 }
 
 static void test_the_export(void **state)
@@ -118,7 +124,10 @@ static void test_the_export(void **state)
 	FILE *out = fopen("/dev/null", "we");
 
 	make_tree();
-	each_allocation_fails((struct usage_options){ .top = 1, .depth = UINT32_MAX, .threads = 1, .excludes = excludes }, out);
+	each_allocation_fails(
+		(struct usage_options){
+			.top = 1, .depth = UINT32_MAX, .threads = 1, .excludes = excludes },
+		out);
 	fclose(out);
 }
 
@@ -136,8 +145,10 @@ static void test_a_deep_tree_with_few_descriptors(void **state)
 	l = old;
 	l.rlim_cur = nr_open() + 15;
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &l), 0);
-	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 1 }, NULL);
-	each_allocation_fails((struct usage_options){ .top = 1, .depth = UINT32_MAX, .threads = 1 }, out);
+	each_allocation_fails((struct usage_options){ .top = 5, .depth = UINT32_MAX, .threads = 1 },
+			      NULL);
+	each_allocation_fails((struct usage_options){ .top = 1, .depth = UINT32_MAX, .threads = 1 },
+			      out);
 	fclose(out);
 	assert_int_equal(setrlimit(RLIMIT_NOFILE, &old), 0);
 }

@@ -82,7 +82,10 @@ static inline int teardown_plain(void **state)
 
 #define TEST(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 /* With the ring, and where there is none. */
-#define WITHOUT(name) { "without_ring_" #name, name, setup_plain, teardown_plain, NULL }
+#define WITHOUT(name)                                                          \
+	{                                                                      \
+		"without_ring_" #name, name, setup_plain, teardown_plain, NULL \
+	}
 #define BOTH(name) TEST(name), WITHOUT(name)
 
 #endif

@@ -107,7 +107,8 @@ static inline struct request request(struct fixture *f, const struct cred *cred,
 	};
 }
 
-static inline int create(struct fixture *f, struct entry *dir, const char *name, uint32_t mode, struct entry **ret)
+static inline int create(struct fixture *f, struct entry *dir, const char *name, uint32_t mode,
+			 struct entry **ret)
 {
 	struct request rq = request(f, &checked, mode);
 	struct entry *e = NULL;
@@ -141,8 +142,8 @@ static inline int rm(struct fixture *f, struct entry *dir, const char *name, int
 	return tree_remove(dir, name, strlen(name), want_dir, &rq);
 }
 
-static inline int mv(struct fixture *f, struct entry *from, const char *name, struct entry *to, const char *new_name,
-	      unsigned int flags)
+static inline int mv(struct fixture *f, struct entry *from, const char *name, struct entry *to,
+		     const char *new_name, unsigned int flags)
 {
 	struct request rq = request(f, &checked, 0);
 

@@ -56,7 +56,8 @@ static inline int setup(void **state)
 	const char *tmp = getenv("TMPDIR");
 
 	snprintf(place, sizeof(place), "%s/usage-XXXXXX", tmp && strlen(tmp) < 48 ? tmp : "/tmp");
-	if (!mkdtemp(place) || mount("test", place, "tmpfs", 0, "size=90%,nr_inodes=4m,mode=755") < 0)
+	if (!mkdtemp(place) ||
+	    mount("test", place, "tmpfs", 0, "size=90%,nr_inodes=4m,mode=755") < 0)
 		return -1;
 	return chdir(place);
 }
@@ -131,12 +132,12 @@ static inline void apart(void (*part)(void))
 }
 
 /* What apart() uses instead of the assertions. */
-#define CHECK(x) \
-	do { \
-		if (!(x)) { \
+#define CHECK(x)                                                                \
+	do {                                                                    \
+		if (!(x)) {                                                     \
 			fprintf(stderr, "%s:%d: %s\n", __FILE__, __LINE__, #x); \
-			_exit(1); \
-		} \
+			_exit(1);                                               \
+		}                                                               \
 	} while (0)
 
 #endif

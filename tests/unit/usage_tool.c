@@ -34,14 +34,16 @@ static void print(const struct usage_result *r, double ms)
 	char label[128];
 
 	getrusage(RUSAGE_SELF, &usage);
-	printf("total %ju %ju %ju\n", (uintmax_t)r->total.disk, (uintmax_t)r->total.apparent, (uintmax_t)r->total.count);
-	printf("entries %ju\nvanished %ju\nerrors %ju\nstopped %d\nrss %ld\nms %.1f\n", (uintmax_t)r->nr_entries,
-	       (uintmax_t)r->nr_vanished, (uintmax_t)r->nr_errors, r->stopped, usage.ru_maxrss, ms);
+	printf("total %ju %ju %ju\n", (uintmax_t)r->total.disk, (uintmax_t)r->total.apparent,
+	       (uintmax_t)r->total.count);
+	printf("entries %ju\nvanished %ju\nerrors %ju\nstopped %d\nrss %ld\nms %.1f\n",
+	       (uintmax_t)r->nr_entries, (uintmax_t)r->nr_vanished, (uintmax_t)r->nr_errors,
+	       r->stopped, usage.ru_maxrss, ms);
 	for (size_t i = 0; i < r->nr_items; i++) {
 		const struct usage_sum *s = &r->items[i].sum;
 
-		snprintf(label, sizeof(label), "item %ju %ju %ju %o", (uintmax_t)s->disk, (uintmax_t)s->apparent,
-			 (uintmax_t)s->count, r->items[i].mode);
+		snprintf(label, sizeof(label), "item %ju %ju %ju %o", (uintmax_t)s->disk,
+			 (uintmax_t)s->apparent, (uintmax_t)s->count, r->items[i].mode);
 		hex(label, r->items[i].name);
 	}
 	for (size_t i = 0; i < USAGE_ERRORS && r->errors[i].call; i++) {
@@ -95,7 +97,9 @@ int main(int argc, char **argv)
 		r = usage_run(u, &result);
 		clock_gettime(CLOCK_MONOTONIC, &to);
 		if (r == 0)
-			print(&result, (double)(to.tv_sec - from.tv_sec) * 1e3 + (double)(to.tv_nsec - from.tv_nsec) / 1e6);
+			print(&result,
+			      (double)(to.tv_sec - from.tv_sec) * 1e3 +
+				      (double)(to.tv_nsec - from.tv_nsec) / 1e6);
 		usage_free(u, &result);
 	}
 	if (r < 0)

@@ -70,7 +70,7 @@ static struct aside_job *next_job(struct aside *a)
 
 	if (a->ended)
 		return NULL;
-	DL_FOREACH (a->jobs, j) {
+	DL_FOREACH(a->jobs, j) {
 		if (a->busy[j->bucket] >= share(j->bucket))
 			continue;
 		DL_DELETE(a->jobs, j);
@@ -175,7 +175,7 @@ void aside_dispatch(struct aside *a)
 	done = a->done;
 	a->done = NULL;
 	pthread_mutex_unlock(&a->lock);
-	DL_FOREACH_SAFE (done, j, tmp)
+	DL_FOREACH_SAFE(done, j, tmp)
 		j->done(j);
 }
 

@@ -27,7 +27,8 @@ int plain_transfer(const struct relay_io *io, struct shm_slot *s)
 	/* Without RWF_NOWAIT a call may block although poll() says ready, and the loop with it. */
 	if (io->plain)
 		return -EOPNOTSUPP;
-	done = io->write ? pwritev2(io->fd, &iov, 1, offset, flags) : preadv2(io->fd, &iov, 1, offset, flags);
+	done = io->write ? pwritev2(io->fd, &iov, 1, offset, flags)
+			 : preadv2(io->fd, &iov, 1, offset, flags);
 	return done < 0 ? -errno : (int)done;
 }
 
@@ -35,7 +36,8 @@ int plain_wait(struct relay *r, struct relay_wait *w, int fd, unsigned int event
 {
 	cleanup_fd int copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 	struct pollfd p = { .fd = fd, .events = (short)events };
-	struct epoll_event ev = { .events = events | (many ? (uint32_t)EPOLLET : (uint32_t)EPOLLONESHOT) };
+	struct epoll_event ev = { .events = events |
+					  (many ? (uint32_t)EPOLLET : (uint32_t)EPOLLONESHOT) };
 	int e;
 
 	if (copy < 0)
@@ -72,7 +74,8 @@ void plain_dispatch(struct relay *r)
 	int n = epoll_wait(r->epoll_fd, ev, 64, 0);
 
 	for (int i = 0; i < n; i++) {
-		uint32_t index = (ev[i].data.u64 >> 32) & 0xffffff, generation = (uint32_t)ev[i].data.u64;
+		uint32_t index = (ev[i].data.u64 >> 32) & 0xffffff,
+			 generation = (uint32_t)ev[i].data.u64;
 		struct relay_wait *w;
 
 		/* An earlier one of this batch may have ended it. */

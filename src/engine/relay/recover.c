@@ -20,11 +20,14 @@ static bool in_flight(const struct relay *r, const struct shm_slot *s)
 	if (r->epoll_fd >= 0)
 		return false;
 	return s->submitted >> 32 == s->progress >> 32 &&
-	       (s->left == LEFT_RUNNING || (int32_t)(*r->ring.sq.khead - (uint32_t)s->submitted) > 0);
+		(s->left == LEFT_RUNNING ||
+		 (int32_t)(*r->ring.sq.khead - (uint32_t)s->submitted) > 0);
 }
 
 void relay_recover(struct relay *r,
-		   bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data, uint32_t bytes), void *ctx)
+		   bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data,
+				  uint32_t bytes),
+		   void *ctx)
 {
 	struct io_uring_cqe *cqe;
 
@@ -53,7 +56,8 @@ void relay_recover(struct relay *r,
 			r->nr_busy++;
 			continue;
 		}
-		if (bytes > 0 && bytes <= SHM_SLOT_BYTES && !answer(ctx, s->unique, s->write, s->data, bytes) && s->left) {
+		if (bytes > 0 && bytes <= SHM_SLOT_BYTES &&
+		    !answer(ctx, s->unique, s->write, s->data, bytes) && s->left) {
 			/* The last process may have had the request sent again, and it is on its way. */
 			s->left = LEFT_ENDED;
 			r->nr_left++;

@@ -26,8 +26,10 @@
 
 int relay_ring_new(struct io_uring_params *params)
 {
-	static const uint8_t ops[] = { IORING_OP_NOP, IORING_OP_READ, IORING_OP_WRITE, IORING_OP_POLL_ADD, IORING_OP_POLL_REMOVE,
-				       IORING_OP_ASYNC_CANCEL, IORING_OP_TIMEOUT };
+	static const uint8_t ops[] = { IORING_OP_NOP,         IORING_OP_READ,
+				       IORING_OP_WRITE,       IORING_OP_POLL_ADD,
+				       IORING_OP_POLL_REMOVE, IORING_OP_ASYNC_CANCEL,
+				       IORING_OP_TIMEOUT };
 	struct io_uring_restriction limits[sizeof(ops) + 1] = { 0 };
 	unsigned int workers[2] = { KERNEL_WORKERS, KERNEL_WORKERS };
 	struct io_uring ring;
@@ -41,7 +43,8 @@ int relay_ring_new(struct io_uring_params *params)
 	if (r < 0)
 		return r;
 	for (size_t i = 0; i < sizeof(ops); i++)
-		limits[i] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_SQE_OP, .sqe_op = ops[i] };
+		limits[i] = (struct io_uring_restriction){ .opcode = IORING_RESTRICTION_SQE_OP,
+							   .sqe_op = ops[i] };
 	limits[sizeof(ops)] = (struct io_uring_restriction){
 		.opcode = IORING_RESTRICTION_SQE_FLAGS_ALLOWED,
 		.sqe_flags = IOSQE_ASYNC,
@@ -83,8 +86,8 @@ static int use_epoll(struct relay *r)
 	return r->epoll_fd < 0 ? -errno : 0;
 }
 
-int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params, struct shm_slot *slots,
-	      unsigned int nr_slots)
+int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params,
+	      struct shm_slot *slots, unsigned int nr_slots)
 {
 	cleanup_free struct relay *r = calloc(1, sizeof(*r));
 	int e;
@@ -227,7 +230,8 @@ void relay_wait_cancel(struct relay *r, struct relay_wait *w)
 	}
 	sqe = get_sqe(r);
 	if (sqe) {
-		io_uring_prep_poll_remove(sqe, name_of(IS_WAIT, w->index, r->items[w->index].generation));
+		io_uring_prep_poll_remove(
+			sqe, name_of(IS_WAIT, w->index, r->items[w->index].generation));
 		sqe->user_data = name_of(IS_NOTHING, 0, 0);
 		io_uring_submit(&r->ring);
 	}
@@ -266,7 +270,7 @@ static struct relay_io *next_queued(const struct relay *r)
 	uint32_t full = 0;
 
 	/* Somebody may have many thousands in the queue: the slots are counted once for all in a row. */
-	DL_FOREACH (r->queue, io) {
+	DL_FOREACH(r->queue, io) {
 		if (!room_for(r, io) || (full && io->owner == full))
 			continue;
 		if (!has_share(r, io->owner))
@@ -348,7 +352,8 @@ static void wait_io(struct relay_io *io)
 				return;
 			}
 			/* From the slot: the caller's buffer may be another request's by now. */
-			memcpy(io->copy, io->slot >= 0 ? r->slots[io->slot].data : io->data, io->len);
+			memcpy(io->copy, io->slot >= 0 ? r->slots[io->slot].data : io->data,
+			       io->len);
 			io->data = io->copy;
 		}
 		slot = io->slot;
@@ -511,7 +516,8 @@ static bool adopt(struct relay_io *io)
 }
 
 /* A transfer's completion: on record before it leaves the ring. */
-static void on_slot(struct relay *r, struct io_uring_cqe *cqe, uint32_t index, uint32_t step, int res)
+static void on_slot(struct relay *r, struct io_uring_cqe *cqe, uint32_t index, uint32_t step,
+		    int res)
 {
 	struct shm_slot *s = &r->slots[index];
 	struct relay_io *io;
@@ -568,9 +574,10 @@ static void cancel_slot(struct relay *r, uint32_t slot)
  */
 static void on_cancel(struct relay *r, bool paused, uint32_t slot, uint32_t step, int res)
 {
-	static const struct __kernel_timespec pauses[PAUSES] = {
-		{ .tv_nsec = 1000000 }, { .tv_nsec = 10000000 }, { .tv_nsec = 100000000 }, { .tv_sec = 1 }
-	};
+	static const struct __kernel_timespec pauses[PAUSES] = { { .tv_nsec = 1000000 },
+								 { .tv_nsec = 10000000 },
+								 { .tv_nsec = 100000000 },
+								 { .tv_sec = 1 } };
 	struct relay_io *io = slot < r->nr_slots ? r->slot_io[slot] : NULL;
 	struct io_uring_sqe *sqe;
 
@@ -633,8 +640,8 @@ void relay_dispatch(struct relay *r)
 		io_uring_cqe_seen(&r->ring, cqe);
 		if (name >> 56 == IS_CANCEL || name >> 56 == IS_PAUSE)
 			on_cancel(r, name >> 56 == IS_PAUSE, index, step, res);
-		if (name >> 56 == IS_WAIT && index < r->nr_items && r->items[index].generation == step &&
-		    r->items[index].who) {
+		if (name >> 56 == IS_WAIT && index < r->nr_items &&
+		    r->items[index].generation == step && r->items[index].who) {
 			struct relay_wait *w = r->items[index].who;
 
 			if (!more) {

@@ -56,8 +56,8 @@ int relay_ring_new(struct io_uring_params *params);
  * @slots, @nr_slots: in memory that is shared as the ring is
  * Return: 0; -errno.
  */
-int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params, struct shm_slot *slots,
-	      unsigned int nr_slots);
+int relay_new(struct relay **ret, int ring_fd, const struct io_uring_params *params,
+	      struct shm_slot *slots, unsigned int nr_slots);
 
 /** relay_fd() - readable when relay_dispatch() has something to do. Return: borrowed. */
 int relay_fd(const struct relay *r);
@@ -73,8 +73,9 @@ void relay_dispatch(struct relay *r);
  * @answer: called for each transfer that did move bytes: @data and @bytes read, or for a write @bytes taken; later, too, for
  *	those that the kernel still works on. It returns whether somebody was waiting; if not, the bytes stay for who asks again.
  */
-void relay_recover(struct relay *r, bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data,
-						    uint32_t bytes),
+void relay_recover(struct relay *r,
+		   bool (*answer)(void *ctx, uint64_t unique, bool write, const void *data,
+				  uint32_t bytes),
 		   void *ctx);
 
 /**

@@ -41,13 +41,16 @@ static bool is_in(const char *fstype, const char *const *list)
 
 static enum fs_class class_of(const char *fstype)
 {
-	static const char *const plain[] = { "ext2",	"ext3",	    "ext4",	"xfs",	   "btrfs", "f2fs",	"bcachefs",
-					     "zfs",	"tmpfs",    "ramfs",	"overlay", "vfat",  "exfat",	"ntfs3",
-					     "iso9660", "squashfs", "erofs",	"udf",	   "jfs",   "reiserfs", "nilfs2",
-					     "minix",	"devtmpfs", "devpts", NULL };
-	static const char *const kernel[] = { "proc",	   "sysfs",   "cgroup", "cgroup2", "nsfs",	  "debugfs",  "tracefs",
-					      "bpf",	   "pstore",  "mqueue", "configfs", "securityfs", "hugetlbfs", "fusectl",
-					      "efivarfs", NULL };
+	static const char *const plain[] = {
+		"ext2",    "ext3",     "ext4",   "xfs",     "btrfs", "f2fs",     "bcachefs",
+		"zfs",     "tmpfs",    "ramfs",  "overlay", "vfat",  "exfat",    "ntfs3",
+		"iso9660", "squashfs", "erofs",  "udf",     "jfs",   "reiserfs", "nilfs2",
+		"minix",   "devtmpfs", "devpts", NULL
+	};
+	static const char *const kernel[] = { "proc",      "sysfs",   "cgroup",   "cgroup2",
+					      "nsfs",      "debugfs", "tracefs",  "bpf",
+					      "pstore",    "mqueue",  "configfs", "securityfs",
+					      "hugetlbfs", "fusectl", "efivarfs", NULL };
 
 	return is_in(fstype, plain) ? FS_PLAIN : is_in(fstype, kernel) ? FS_KERNEL : FS_SERVED;
 }
@@ -100,7 +103,8 @@ static void anonymous(int fd, struct fd_facts *ret)
 
 	link_of(fd, link, sizeof(link));
 	ret->class = FD_OPAQUE;
-	if (sscanf(link, "anon_inode:[%15[^]]", ret->what) != 1 && sscanf(link, "anon_inode:%15[^]]", ret->what) != 1)
+	if (sscanf(link, "anon_inode:[%15[^]]", ret->what) != 1 &&
+	    sscanf(link, "anon_inode:%15[^]]", ret->what) != 1)
 		strcpy(ret->what, "anonymous");
 	for (size_t i = 0; i < sizeof(streams) / sizeof(streams[0]); i++)
 		if (strcmp(ret->what, streams[i]) == 0)
@@ -160,7 +164,8 @@ static bool lingers(int fd)
 	struct linger linger;
 	socklen_t len = sizeof(linger);
 
-	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff && linger.l_linger > 0;
+	return getsockopt(fd, SOL_SOCKET, SO_LINGER, &linger, &len) == 0 && linger.l_onoff &&
+		linger.l_linger > 0;
 }
 
 static bool polls_without_lock(int fd)
@@ -169,7 +174,8 @@ static bool polls_without_lock(int fd)
 	socklen_t len = sizeof(domain);
 
 	return getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &len) == 0 &&
-	       (domain == AF_UNIX || domain == AF_INET || domain == AF_INET6 || domain == AF_NETLINK);
+		(domain == AF_UNIX || domain == AF_INET || domain == AF_INET6 ||
+		 domain == AF_NETLINK);
 }
 
 bool close_may_wait(int fd, uint64_t own_dev)
@@ -186,7 +192,8 @@ bool close_may_wait(int fd, uint64_t own_dev)
 void cut_linger(int fd)
 {
 	if (lingers(fd))
-		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1 }, sizeof(struct linger));
+		setsockopt(fd, SOL_SOCKET, SO_LINGER, &(struct linger){ 1, 1 },
+			   sizeof(struct linger));
 }
 
 int classify_fd(int fd, struct fd_facts *ret)
@@ -198,7 +205,8 @@ int classify_fd(int fd, struct fd_facts *ret)
 	*ret = (struct fd_facts){ 0 };
 	if (flags < 0 || (flags & O_PATH))
 		return -EBADF;
-	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID, &st) < 0)
+	if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_DONT_SYNC, STATX_BASIC_STATS | STATX_MNT_ID,
+		  &st) < 0)
 		return -errno;
 	ret->access = flags & O_ACCMODE;
 	ret->append = (flags & O_APPEND) != 0;

@@ -59,7 +59,8 @@ static void decide(struct usage *u, struct dir *d)
 {
 	unsigned int n = __atomic_fetch_add(&u->nr_kept, 1, __ATOMIC_RELAXED);
 
-	d->keeps = !d->parent || n < u->max_kept / 2 || (n < u->max_kept && d->depth % KEEP_EVERY == 0);
+	d->keeps = !d->parent || n < u->max_kept / 2 ||
+		(n < u->max_kept && d->depth % KEEP_EVERY == 0);
 	if (!d->keeps)
 		__atomic_sub_fetch(&u->nr_kept, 1, __ATOMIC_RELAXED);
 	else if (d->parent)
@@ -90,20 +91,22 @@ void dir_done(struct usage *u, struct dir *d)
 
 static int open_once(struct usage *u, int from, const char *path, int flags)
 {
-	struct open_how how = { .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS };
+	struct open_how how = { .resolve = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS |
+					RESOLVE_NO_MAGICLINKS };
 	int fd;
 
 	if (!(flags & O_PATH) && !__atomic_load_n(&u->atime, __ATOMIC_RELAXED)) {
 		how.flags = (unsigned int)flags | O_NOATIME;
-		fd = strchr(path, '/') ? (int)syscall(SYS_openat2, from, path, &how, sizeof(how)) :
-					 openat(from, path, flags | O_NOATIME);
+		fd = strchr(path, '/') ? (int)syscall(SYS_openat2, from, path, &how, sizeof(how))
+				       : openat(from, path, flags | O_NOATIME);
 		if (fd >= 0 || errno != EPERM)
 			return fd;
 		/* Who does not own one of them will not own others. */
 		__atomic_store_n(&u->atime, true, __ATOMIC_RELAXED);
 	}
 	how.flags = (unsigned int)flags;
-	return strchr(path, '/') ? (int)syscall(SYS_openat2, from, path, &how, sizeof(how)) : openat(from, path, flags);
+	return strchr(path, '/') ? (int)syscall(SYS_openat2, from, path, &how, sizeof(how))
+				 : openat(from, path, flags);
 }
 
 static int open_below(struct usage *u, const struct dir *d, int flags)
@@ -127,8 +130,12 @@ static int open_below(struct usage *u, const struct dir *d, int flags)
 	for (size_t i = 0; i < n; i++) {
 		size_t add = strlen(way[i]->name);
 
-		if (len && (single || len + 1 + add >= sizeof(path))) { /* as far as the path goes; and on from there */
-			fd = open_once(u, from, path, O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+		if (len &&
+		    (single ||
+		     len + 1 + add >=
+			     sizeof(path))) { /* as far as the path goes; and on from there */
+			fd = open_once(u, from, path,
+				       O_PATH | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
 			if (from != way[0]->anchor->fd)
 				close(from);
 			if (fd < 0)
@@ -161,7 +168,8 @@ static int open_anywhere(struct usage *u, const struct dir *d, int flags)
 }
 
 /* It could not be opened: what is it? */
-static enum dir_look look_from_outside(struct usage *u, const struct dir *d, int err, struct statx *st)
+static enum dir_look look_from_outside(struct usage *u, const struct dir *d, int err,
+				       struct statx *st)
 {
 	cleanup_fd int fd = err == ENOENT ? -1 : open_anywhere(u, d, LOOK_FLAGS);
 	bool seen = fd >= 0 && statx(fd, "", AT_EMPTY_PATH, usage_mask(u), st) == 0;
@@ -199,7 +207,8 @@ bool dir_resume(struct usage *u, struct dir *d)
 	if (d->fd >= 0)
 		return true;
 	d->fd = open_anywhere(u, d, READ_FLAGS);
-	if (d->fd < 0 || statx(d->fd, "", AT_EMPTY_PATH, STATX_INO, &st) < 0 || lseek(d->fd, d->at, SEEK_SET) < 0)
+	if (d->fd < 0 || statx(d->fd, "", AT_EMPTY_PATH, STATX_INO, &st) < 0 ||
+	    lseek(d->fd, d->at, SEEK_SET) < 0)
 		err = errno;
 	else if (st.stx_ino != d->ino || usage_device(&st) != d->dev)
 		err = ESTALE; /* another one is in its place */

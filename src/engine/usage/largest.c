@@ -14,7 +14,8 @@ int largest_init(struct largest *l, size_t max, enum usage_by by)
 }
 
 /* Is @a to be listed before @b? */
-static bool is_before(const struct largest *l, uint64_t a, const char *name, const struct usage_item *b)
+static bool is_before(const struct largest *l, uint64_t a, const char *name,
+		      const struct usage_item *b)
 {
 	uint64_t value = usage_value(&b->sum, l->by);
 
@@ -91,13 +92,15 @@ static size_t find(const struct largest *l, uint64_t dev, uint64_t ino)
 	return i;
 }
 
-static int put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode, uint64_t dev, uint64_t ino)
+static int put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode,
+	       uint64_t dev, uint64_t ino)
 {
 	uint64_t value = usage_value(s, l->by);
 	size_t at = ino ? find(l, dev, ino) : l->nr;
 	char *copy;
 
-	if (at < l->nr ? strcmp(name, l->heap[at].name) >= 0 : l->nr == l->max && !is_before(l, value, name, &l->heap[0]))
+	if (at < l->nr ? strcmp(name, l->heap[at].name) >= 0
+		       : l->nr == l->max && !is_before(l, value, name, &l->heap[0]))
 		return 0;
 	copy = strdup(name);
 	if (!copy || (at == l->nr && l->nr < l->max && grow(l) < 0)) {
@@ -127,8 +130,8 @@ static int put(struct largest *l, const char *name, const struct usage_sum *s, u
 	return 0;
 }
 
-int largest_put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode, uint64_t dev,
-		uint64_t ino)
+int largest_put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode,
+		uint64_t dev, uint64_t ino)
 {
 	int r;
 

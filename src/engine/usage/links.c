@@ -108,8 +108,10 @@ static void take_out(struct stripe *s, size_t hole)
 	s->at[hole].seen = 0;
 }
 
-int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
-	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_last, bool *ret_first)
+int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink,
+	       const struct usage_sum *sum, uint32_t top,
+	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top,
+	       bool *ret_last, bool *ret_first)
 {
 	struct stripe *s = &l->stripes[hash_of(dev, ino) % STRIPES];
 	struct link *k;
@@ -143,7 +145,8 @@ int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, cons
 	return r;
 }
 
-void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum), void *ctx)
+void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum),
+		void *ctx)
 {
 	for (int i = 0; i < STRIPES; i++) {
 		struct stripe *s = &l->stripes[i];

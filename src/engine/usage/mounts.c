@@ -39,7 +39,8 @@ static void unescape(char *text)
 
 	for (; *text; text++) {
 		if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] && text[3]) {
-			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 | (text[3] - '0'));
+			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 |
+				       (text[3] - '0'));
 			text += 3;
 		} else {
 			*to++ = *text;
@@ -92,7 +93,8 @@ static int parse(struct mounts *m, char *line)
 		.root = strdup(fields[3]),
 		.point = strdup(fields[4]),
 	};
-	return m->at[m->nr - 1].device && m->at[m->nr - 1].root && m->at[m->nr - 1].point ? 0 : -ENOMEM;
+	return m->at[m->nr - 1].device && m->at[m->nr - 1].root && m->at[m->nr - 1].point ? 0
+											  : -ENOMEM;
 }
 
 static struct mount *by_id(const struct mounts *m, uint64_t id)
@@ -106,7 +108,8 @@ static struct mount *by_id(const struct mounts *m, uint64_t id)
 /* Do the parts overlap? */
 static bool overlap(const char *device, const char *root, const struct mount *other)
 {
-	return strcmp(device, other->device) == 0 && (below(root, other->root) || below(other->root, root));
+	return strcmp(device, other->device) == 0 &&
+		(below(root, other->root) || below(other->root, root));
 }
 
 /* Is @x, or a mount that it is on, up to @own, hidden by another? */
@@ -136,7 +139,9 @@ static void decide(struct mounts *m, const struct mount *own, const char *dir)
 	cleanup_free char *part = NULL;
 
 	/* The directory's own part of its file system. */
-	if (!rest || asprintf(&part, "%s%s", strcmp(own->root, "/") == 0 && *rest ? "" : own->root, rest) < 0) {
+	if (!rest ||
+	    asprintf(&part, "%s%s", strcmp(own->root, "/") == 0 && *rest ? "" : own->root, rest) <
+		    0) {
 		part = NULL;
 		return;
 	}
@@ -149,9 +154,11 @@ static void decide(struct mounts *m, const struct mount *own, const char *dir)
 			continue;
 		x->met = !hidden(m, own, x);
 		x->skip = (parent && parent->skip) ||
-			  (strcmp(x->device, own->device) == 0 && (below(x->root, part) || below(part, x->root)));
+			(strcmp(x->device, own->device) == 0 &&
+			 (below(x->root, part) || below(part, x->root)));
 		for (size_t k = 0; k < i && !x->skip; k++)
-			x->skip = m->at[k].met && !m->at[k].skip && overlap(x->device, x->root, &m->at[k]);
+			x->skip = m->at[k].met && !m->at[k].skip &&
+				overlap(x->device, x->root, &m->at[k]);
 	}
 }
 
@@ -182,8 +189,8 @@ int mounts_new(struct mounts **ret, int dir)
 	if (m->nr)
 		qsort(m->at, m->nr, sizeof(*m->at), by_point);
 	/* Without /proc, or where the directory cannot be named, nothing is left out. */
-	if (real && statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 && (st.stx_mask & STATX_MNT_ID) &&
-	    (own = by_id(m, st.stx_mnt_id)))
+	if (real && statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 &&
+	    (st.stx_mask & STATX_MNT_ID) && (own = by_id(m, st.stx_mnt_id)))
 		decide(m, own, real);
 	*ret = m;
 	return 0;

@@ -17,7 +17,8 @@ void usage_fail(struct usage *u, int err)
 	__atomic_store_n(&u->stop, true, __ATOMIC_RELAXED);
 }
 
-bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err)
+bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call,
+		   int err)
 {
 	cleanup_free char *path = NULL;
 	size_t at, nr;
@@ -39,7 +40,8 @@ bool usage_problem(struct usage *u, const struct dir *d, const char *name, const
 		if (nr == USAGE_ERRORS)
 			free(u->errors[--nr].path);
 		memmove(&u->errors[at + 1], &u->errors[at], (nr - at) * sizeof(*u->errors));
-		u->errors[at] = (struct usage_error){ .path = take_ptr(path), .call = call, .err = err };
+		u->errors[at] =
+			(struct usage_error){ .path = take_ptr(path), .call = call, .err = err };
 	}
 	u->nr_errors++;
 	pthread_mutex_unlock(&u->error_lock);

@@ -21,7 +21,8 @@
 #define STACK_BYTES (128u << 10)
 #define LOOKS 10 /* in a second, at whether to stop */
 #define STOP_PATIENCE_S 1 /* for threads that hang in a file system which does not answer */
-#define FDS_EACH 6 /* of a thread, at least: what it reads, a step on the way there, and some that are kept */
+#define FDS_EACH \
+	6 /* of a thread, at least: what it reads, a step on the way there, and some that are kept */
 
 /* How many descriptors this process may open yet. */
 static unsigned int free_fds(void)

@@ -65,8 +65,8 @@ static inline bool largest_wants(const struct largest *l, const struct usage_sum
  * @dev, @ino: of a file with several names, which is one item, under the first of them; else 0
  * Return: 0; -ENOMEM.
  */
-int largest_put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode, uint64_t dev,
-		uint64_t ino);
+int largest_put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode,
+		uint64_t dev, uint64_t ino);
 
 /** largest_take() - the items, sorted; the caller's. */
 void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr);
@@ -91,11 +91,14 @@ int links_new(struct links **ret);
  * @ret_first: this is the first of its names that was met
  * Return: 0; -ENOMEM.
  */
-int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink, const struct usage_sum *sum, uint32_t top,
-	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top, bool *ret_last, bool *ret_first);
+int links_seen(struct links *l, uint64_t dev, uint64_t ino, uint32_t nlink,
+	       const struct usage_sum *sum, uint32_t top,
+	       bool (*before)(void *ctx, uint32_t a, uint32_t b), void *ctx, uint32_t *ret_top,
+	       bool *ret_last, bool *ret_first);
 
 /** links_rest() - call @each for every file of which not all names were met. */
-void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum), void *ctx);
+void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const struct usage_sum *sum),
+		void *ctx);
 
 /** links_free() - @l may be NULL. */
 void links_free(struct links *l);
@@ -152,7 +155,8 @@ struct dir {
 };
 
 struct worker {
-	_Alignas(128) pthread_mutex_t lock; /* what others touch, too, is apart from what is this thread's */
+	_Alignas(128) pthread_mutex_t
+		lock; /* what others touch, too, is apart from what is this thread's */
 	struct dir *stack; /* the newest first */
 	unsigned int nr;
 	_Alignas(128) struct usage *u;
@@ -242,7 +246,8 @@ static inline bool usage_stopped(const struct usage *u)
  * usage_problem() - note that @call failed at @name in @d (NULL: at @d).
  * Return: is it an error? Else it is gone, or something else is in its place, or in that of one above, and it is only counted.
  */
-bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call, int err);
+bool usage_problem(struct usage *u, const struct dir *d, const char *name, const char *call,
+		   int err);
 
 /** usage_excluded() - does a pattern say so? */
 bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
@@ -262,14 +267,16 @@ void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum)
 /** usage_sum_of() - what a file is counted as. */
 static inline struct usage_sum usage_sum_of(const struct statx *st)
 {
-	return (struct usage_sum){ .disk = st->stx_blocks * 512, .apparent = st->stx_size, .count = 1 };
+	return (struct usage_sum){ .disk = st->stx_blocks * 512,
+				   .apparent = st->stx_size,
+				   .count = 1 };
 }
 
 /** usage_mask() - what statx(2) is asked about each file. */
 static inline unsigned int usage_mask(const struct usage *u)
 {
 	return STATX_TYPE | STATX_NLINK | STATX_INO | STATX_SIZE | STATX_BLOCKS | STATX_MNT_ID |
-	       (u->o.nr_owners ? STATX_UID | STATX_GID : 0);
+		(u->o.nr_owners ? STATX_UID | STATX_GID : 0);
 }
 
 /** usage_device() - as in st_dev. */

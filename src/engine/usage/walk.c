@@ -27,7 +27,8 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
-#define PENDING_MAX 512 /* directories on a thread's stack; then it goes on with them before it reads further */
+#define PENDING_MAX \
+	512 /* directories on a thread's stack; then it goes on with them before it reads further */
 #define FIRST_CHUNK 256 /* entries of the directory itself, in the first chunk of them */
 
 struct top *usage_top(const struct usage *u, uint32_t i)
@@ -102,7 +103,8 @@ static void count_owned(struct worker *w, const struct usage_sum *s, const struc
 		return;
 	for (unsigned int i = 0; i < o->nr_owners; i++)
 		if (o->owners[i].what == USAGE_OF_ALL ||
-		    o->owners[i].id == (o->owners[i].what == USAGE_OF_USER ? st->stx_uid : st->stx_gid))
+		    o->owners[i].id ==
+			    (o->owners[i].what == USAGE_OF_USER ? st->stx_uid : st->stx_gid))
 			add_own(&w->owned[i], s);
 }
 
@@ -111,7 +113,8 @@ static void share(struct worker *w)
 {
 	struct usage *u = w->u;
 
-	if (!__atomic_load_n(&w->nr, __ATOMIC_SEQ_CST) || !__atomic_load_n(&u->nr_idle, __ATOMIC_SEQ_CST))
+	if (!__atomic_load_n(&w->nr, __ATOMIC_SEQ_CST) ||
+	    !__atomic_load_n(&u->nr_idle, __ATOMIC_SEQ_CST))
 		return;
 	pthread_mutex_lock(&u->idle_lock);
 	pthread_cond_signal(&u->wake);
@@ -182,7 +185,8 @@ static struct dir *steal(struct worker *w)
 }
 
 /* A file that is one of those asked for, or may be. */
-static void offer(struct usage *u, const struct dir *d, const char *name, const struct usage_sum *sum, const struct statx *st)
+static void offer(struct usage *u, const struct dir *d, const char *name,
+		  const struct usage_sum *sum, const struct statx *st)
 {
 	cleanup_free char *path = NULL;
 	bool several = st->stx_nlink > 1;
@@ -200,8 +204,8 @@ static void offer(struct usage *u, const struct dir *d, const char *name, const 
  * A file, or a directory that is not gone into. @top: the entry it is below or, which has been made already, is; NO_TOP: it is an
  * entry itself, if @d is the directory. @sum: of what counts there
  */
-static void count_file(struct worker *w, const struct dir *d, const char *name, uint32_t top, const struct statx *st,
-		       struct usage_sum *sum)
+static void count_file(struct worker *w, const struct dir *d, const char *name, uint32_t top,
+		       const struct statx *st, struct usage_sum *sum)
 {
 	struct usage *u = w->u;
 	struct usage_sum s = usage_sum_of(st);
@@ -225,8 +229,8 @@ static void count_file(struct worker *w, const struct dir *d, const char *name, 
 			return;
 		}
 	}
-	if (links_seen(u->links, usage_device(st), st->stx_ino, st->stx_nlink, &s, top,
-		       top_before, u, &where, &last, &first) < 0) {
+	if (links_seen(u->links, usage_device(st), st->stx_ino, st->stx_nlink, &s, top, top_before,
+		       u, &where, &last, &first) < 0) {
 		usage_fail(u, -ENOMEM);
 		return;
 	}
@@ -284,7 +288,8 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 	return true;
 }
 
-static void count_entry(struct worker *w, struct dir *d, const struct usage_dirent *e, struct usage_sum *sum, struct dir **list)
+static void count_entry(struct worker *w, struct dir *d, const struct usage_dirent *e,
+			struct usage_sum *sum, struct dir **list)
 {
 	struct usage *u = w->u;
 	struct statx st;
@@ -325,7 +330,8 @@ static bool read_dir(struct worker *w, struct dir *d)
 			return true;
 		share(w);
 		for (long at = 0; at < len && !usage_stopped(u);) {
-			const struct usage_dirent *e = (const struct usage_dirent *)(w->buffer + at);
+			const struct usage_dirent *e =
+				(const struct usage_dirent *)(w->buffer + at);
 
 			count_entry(w, d, e, &sum, &list);
 			d->at = e->off;
@@ -337,7 +343,8 @@ static bool read_dir(struct worker *w, struct dir *d)
 		}
 		for (last = list; last && ++n && last->below; last = last->below)
 			;
-		aside = n && __atomic_load_n(&w->nr, __ATOMIC_RELAXED) + n > PENDING_MAX && !usage_stopped(u);
+		aside = n && __atomic_load_n(&w->nr, __ATOMIC_RELAXED) + n > PENDING_MAX &&
+			!usage_stopped(u);
 		__atomic_add_fetch(&u->nr_pending, n + aside, __ATOMIC_SEQ_CST);
 		if (aside) {
 			dir_aside(d);
