@@ -10,6 +10,7 @@
 #include <utlist.h>
 
 #define EVICT_PART 256
+#define PIN_PART 4 /* of the descriptors at hand can never be pinned */
 
 static void lru_add(struct entry *e)
 {
@@ -93,15 +94,23 @@ int entry_fd(struct entry *e)
 
 int entry_pin(struct entry *e)
 {
-	int fd = entry_fd(e);
+	struct tree *t = e->tree;
+	int fd;
 
-	if (fd >= 0)
-		e->pins++;
+	/* What waits on its descriptors keeps them here: then some must be left for the others. */
+	if (e->pins == 0 && t->nr_pinned >= t->max_fds - t->max_fds / PIN_PART)
+		return -ENFILE;
+	fd = entry_fd(e);
+	if (fd >= 0 && e->pins++ == 0)
+		t->nr_pinned++;
 	return fd;
 }
 
 void entry_unpin(struct entry *e)
 {
-	if (--e->pins == 0 && e->orphan && !e->tree->mounted)
+	if (--e->pins)
+		return;
+	e->tree->nr_pinned--;
+	if (e->orphan && !e->tree->mounted)
 		tree_forget(e);
 }

@@ -352,6 +352,7 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
 	unsigned char bytes[KEEP_BLOB_MAX];
 	struct commit c = { .nr_changes = 1, .fd = -1 };
 	struct entry *e;
+	bool orphan;
 	int r;
 
 	if (answered(t, rq, &r, NULL))
@@ -372,11 +373,14 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
 		return -ENOTEMPTY;
 
 	plan_drop(e, &c.changes[0], bytes);
+	orphan = e->orphan;
 	memcpy(c.done_id, rq->id, sizeof(c.done_id));
 	t->store->ops->commit(t->store, &c);
 	done_note(t, rq->id, 0, 0);
 	drop_name(e);
 	tell_kernel(dir, rq);
+	if (orphan && !rq->cred->checked && t->removed)
+		t->removed(t, e);
 	return 0;
 }
 

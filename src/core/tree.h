@@ -86,6 +86,7 @@ struct limits {
  * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
+ * @removed: an orphan was made otherwise than through the mount: it ends if nobody knows it
  * @reclaim: end removed entries that can be ended, since a limit is reached
  * @dev: the mount's device number, to know its own files by; 0: not mounted
  * @proc: /proc/self/fd, to open descriptors anew by
@@ -105,6 +106,7 @@ struct tree {
 	bool (*barred)(struct tree *t, uid_t uid);
 	void (*attr_changed)(struct tree *t, const struct entry *e);
 	void (*names_changed)(struct tree *t);
+	void (*removed)(struct tree *t, struct entry *e);
 	void (*reclaim)(struct tree *t);
 	void *owner; /* of the hooks */
 	const struct kind *const *kinds;
@@ -125,6 +127,7 @@ struct tree {
 	struct entry *orphans;
 	struct entry *lru;
 	unsigned int nr_fds;
+	unsigned int nr_pinned; /* entries whose descriptor must stay */
 	uint64_t entries;
 	uint64_t bytes;
 	struct uid_use *uses;

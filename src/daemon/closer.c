@@ -61,3 +61,12 @@ void closer_close_copy(struct closer *c, uid_t owner, int fd, uint64_t own_dev)
 	else
 		closer_close(c, owner, fd, own_dev);
 }
+
+uint32_t closer_waiting(const struct closer *c)
+{
+	uint32_t n = 0;
+
+	for (unsigned int i = 0; i < ASIDE_OWNERS; i++)
+		n += c->counts[i].given - __atomic_load_n(&c->counts[i].closed, __ATOMIC_RELAXED);
+	return n;
+}

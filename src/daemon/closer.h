@@ -27,4 +27,7 @@ void closer_close(struct closer *c, uid_t owner, int fd, uint64_t own_dev);
 /** closer_close_copy() - as closer_close(), of what is certainly held elsewhere, too: of a socket only the last close waits. */
 void closer_close_copy(struct closer *c, uid_t owner, int fd, uint64_t own_dev);
 
+/** closer_waiting() - how many of all descriptors are not closed yet. */
+uint32_t closer_waiting(const struct closer *c);
+
 #endif

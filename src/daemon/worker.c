@@ -68,6 +68,8 @@ struct worker {
 	struct closer closer;
 	struct shm_closing closing[SHM_OWNERS];
 	struct trap traps[SHM_OWNERS];
+	unsigned int max_waiting; /* descriptors that are not closed yet, */
+	unsigned int max_taken; /* and with those that are kept at hand */
 };
 
 /* Without the keeper nothing true can be said any more. */
@@ -102,6 +104,14 @@ static uint64_t seconds(void)
 	return (uint64_t)ts.tv_sec;
 }
 
+/* Is there no number for another connection? Then those that wait for one wait on. */
+static bool crowded(void *ctx)
+{
+	const struct worker *w = ctx;
+
+	return closer_waiting(&w->closer) + w->tree->nr_fds >= w->max_taken;
+}
+
 /* No more descriptors are taken from him of whom many wait to be closed, and for some seconds none has been. */
 static bool barred(struct tree *t, uid_t uid)
 {
@@ -112,13 +122,14 @@ static bool barred(struct tree *t, uid_t uid)
 	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) +
 		__atomic_load_n(&there->closed, __ATOMIC_RELAXED);
 	uint32_t given = here->given + __atomic_load_n(&there->given, __ATOMIC_RELAXED);
+	int32_t waiting = (int32_t)(given - closed), share = (int32_t)w->max_waiting / 2;
 	struct trap *trap = &w->traps[bucket];
 
 	if (uid == 0 || uid == t->uid)
 		return false;
-	if ((int32_t)(given - closed) >= WAITING_END)
+	if (waiting >= (share < WAITING_MAX ? WAITING_MAX : share) || (waiting > 0 && crowded(w)))
 		return true;
-	if ((int32_t)(given - closed) < WAITING_MAX || closed != trap->closed || !trap->since) {
+	if (waiting < WAITING_MAX || closed != trap->closed || !trap->since) {
 		*trap = (struct trap){ .closed = closed, .since = seconds() };
 		return false;
 	}
@@ -159,6 +170,14 @@ static void reclaim(struct tree *t)
 		return;
 	fuse_sweep(w->fuse);
 	w->reclaimed_ms = ms;
+}
+
+static void removed(struct tree *t, struct entry *e)
+{
+	struct worker *w = t->owner;
+
+	if (w->fuse)
+		fuse_removed(w->fuse, e);
 }
 
 static void names_changed(struct tree *t)
@@ -330,16 +349,21 @@ static int make_relay(struct worker *w)
 	return r;
 }
 
-/* Share out the numbers that a process has for descriptors: some for connections and for our own; the rest is cache. */
-static void share_numbers(unsigned int *ret_conns, unsigned int *ret_cache)
+/*
+ * Share out the numbers that a process has for descriptors: some for connections, for what is to be closed, and for our
+ * own; the rest is cache.
+ */
+static void share_numbers(struct worker *w, unsigned int *ret_conns, unsigned int *ret_cache)
 {
 	struct rlimit l = { .rlim_cur = 256 };
 	unsigned int n;
 
 	getrlimit(RLIMIT_NOFILE, &l);
 	n = l.rlim_cur > FDS_MAX * 2 ? FDS_MAX * 2 : (unsigned int)l.rlim_cur;
-	*ret_conns = n / 8 < CONNS_MAX ? n / 8 : CONNS_MAX;
-	n -= *ret_conns + n / 32 + 64;
+	*ret_conns = n / 16 < CONNS_MAX ? n / 16 : CONNS_MAX;
+	w->max_waiting = n / 16 < WAITING_END * 4 ? n / 16 : WAITING_END * 4;
+	w->max_taken = n - *ret_conns - n / 32 - 64;
+	n = w->max_taken - w->max_waiting;
 	*ret_cache = n < FDS_MAX ? n : FDS_MAX;
 }
 
@@ -366,6 +390,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	w->tree->barred = barred;
 	w->tree->attr_changed = attr_changed;
 	w->tree->names_changed = names_changed;
+	w->tree->removed = removed;
 	w->tree->reclaim = reclaim;
 	w->tree->relay = w->relay;
 	w->tree->aside = w->aside;
@@ -404,9 +429,11 @@ static int make_fuse(struct worker *w)
 
 static int start(struct worker *w)
 {
-	struct ctl_conf ctl = {
-		.listen_fd = WORKER_LISTEN, .status = status, .shutdown = shutdown_folder, .ctx = w
-	};
+	struct ctl_conf ctl = { .listen_fd = WORKER_LISTEN,
+				.status = status,
+				.shutdown = shutdown_folder,
+				.crowded = crowded,
+				.ctx = w };
 	unsigned int max_fds;
 	size_t len = 0;
 	int r;
@@ -417,7 +444,7 @@ static int start(struct worker *w)
 	r = sd_event_new(&w->event);
 	if (r < 0)
 		return r;
-	share_numbers(&ctl.max_conns, &max_fds);
+	share_numbers(w, &ctl.max_conns, &max_fds);
 	r = keep_new(&w->keep, WORKER_KEEPER, w->shm, keeper_lost);
 	if (r == 0)
 		r = make_relay(w);

@@ -21,6 +21,7 @@ struct ctl;
  * @max_conns: how many connections at once; a quarter of them, or CTL_CONNS_UID_MAX, of one user
  * @status: fills what core does not know
  * @shutdown: unmount and end; 0 or -errno
+ * @crowded: are there so many descriptors that no connection is to be accepted for now? NULL: never
  */
 struct ctl_conf {
 	int listen_fd;
@@ -29,6 +30,7 @@ struct ctl_conf {
 	sd_event *event;
 	void (*status)(void *ctx, struct ctl_status *ret);
 	int (*shutdown)(void *ctx, uint32_t flags);
+	bool (*crowded)(void *ctx);
 	void *ctx;
 };
 

@@ -18,6 +18,7 @@
 #include <unistd.h>
 #include <utlist.h>
 
+#define PAUSE_USEC 100000
 #define FDS_MAX \
 	253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of here */
 
@@ -328,13 +329,31 @@ static bool has_room(const struct ctl *ctl, uid_t uid)
 	return ctl->nr_conns < max + (kept ? CTL_CONNS_KEPT : 0) && count_uid(ctl, uid) < share;
 }
 
+static int on_pause(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	struct ctl *ctl = ctx;
+
+	return sd_event_source_set_enabled(ctl->source, SD_EVENT_ON);
+}
+
+/* What cannot be accepted now would wake us all the time. */
+static void pause_accepting(struct ctl *ctl)
+{
+	sd_event_source_set_enabled(ctl->source, SD_EVENT_OFF);
+	sd_event_source_set_time_relative(ctl->pause, PAUSE_USEC);
+	sd_event_source_set_enabled(ctl->pause, SD_EVENT_ONESHOT);
+}
+
 static int on_connect(sd_event_source *s, int listen_fd, uint32_t revents, void *ctx)
 {
 	struct ctl *ctl = ctx;
-	int fd = accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+	bool full = ctl->conf.crowded && ctl->conf.crowded(ctl->conf.ctx);
+	int fd = full ? -1 : accept4(listen_fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
 	struct ctl_conn *c;
 	int on = 1;
 
+	if (full || (fd < 0 && errno != EAGAIN && errno != EINTR && errno != ECONNABORTED))
+		pause_accepting(ctl);
 	if (fd < 0)
 		return 0;
 	c = calloc(1, sizeof(*c));
@@ -378,6 +397,9 @@ int ctl_new(struct ctl **ret, const struct ctl_conf *conf)
 	else if (conf->listen_fd >= 0)
 		r = sd_event_add_io(conf->event, &ctl->source, conf->listen_fd, EPOLLIN, on_connect,
 				    ctl);
+	if (r >= 0 && conf->listen_fd >= 0)
+		r = sd_event_add_time_relative(conf->event, &ctl->pause, CLOCK_MONOTONIC, 0, 0,
+					       on_pause, ctl);
 	if (r < 0) {
 		ctl_free(ctl);
 		return r;
@@ -395,6 +417,7 @@ void ctl_free(struct ctl *ctl)
 	DL_FOREACH_SAFE(ctl->conns, c, tmp)
 		drop(c);
 	sd_event_source_unref(ctl->source);
+	sd_event_source_unref(ctl->pause);
 	free(ctl->answer);
 	free(ctl);
 }

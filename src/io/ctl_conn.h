@@ -15,6 +15,7 @@ struct ctl_conn;
 struct ctl {
 	struct ctl_conf conf;
 	sd_event_source *source;
+	sd_event_source *pause;
 	struct ctl_conn *conns;
 	unsigned int nr_conns;
 	struct ctl_answer *answer;

@@ -282,6 +282,12 @@ static void prune(struct fuse *f, uint64_t id)
 		send_bytes(f, 0, FUSE_NOTIFY_PRUNE, &out, sizeof(out));
 }
 
+void fuse_removed(struct fuse *f, struct entry *e)
+{
+	prune(f, e->id);
+	forget(f, e->id);
+}
+
 void fuse_sweep(struct fuse *f)
 {
 	struct entry *e, *tmp;
@@ -293,8 +299,7 @@ void fuse_sweep(struct fuse *f)
 			return;
 		DL_DELETE(f->tree->orphans, e);
 		DL_APPEND(f->tree->orphans, e);
-		prune(f, e->id);
-		forget(f, e->id);
+		fuse_removed(f, e);
 	}
 }
 

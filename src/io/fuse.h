@@ -75,6 +75,9 @@ void fuse_names_changed(struct fuse *f);
 /** fuse_all_changed() - forget whatever is cached: an earlier worker may have died before it could say what changed. */
 void fuse_all_changed(struct fuse *f);
 
+/** fuse_removed() - an entry was removed otherwise than through the mount: end it, unless the kernel knows it and needs it. */
+void fuse_removed(struct fuse *f, struct entry *e);
+
 /** fuse_sweep() - end the removed entries that the kernel has let go. */
 void fuse_sweep(struct fuse *f);
 

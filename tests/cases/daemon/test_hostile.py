@@ -203,7 +203,7 @@ class Packets(Hostile):
             return sum(served(raw) for raw in raws)
         limits = pathlib.Path(f"/proc/{self.folder.worker_pid()}/limits").read_text(encoding="ascii")
         numbers = int(re.search(r"Max open files +(\d+)", limits)[1])
-        room = min(4096, numbers // 8)
+        room = min(4096, numbers // 16)
         told, telling = os.pipe()
         reader, writer = os.pipe()
         children = [self.child(hold, telling, reader, uid=62000 + i) for i in range(8)]
