@@ -119,17 +119,18 @@ static bool barred(struct tree *t, uid_t uid)
 	uint32_t bucket = aside_bucket(uid);
 	const struct shm_closing *here = &w->closer.counts[bucket],
 				 *there = &w->shm->closing[bucket];
-	uint32_t closed = __atomic_load_n(&here->closed, __ATOMIC_RELAXED) +
-		__atomic_load_n(&there->closed, __ATOMIC_RELAXED);
+	uint32_t closed_here = __atomic_load_n(&here->closed, __ATOMIC_RELAXED);
+	uint32_t closed = closed_here + __atomic_load_n(&there->closed, __ATOMIC_RELAXED);
 	uint32_t given = here->given + __atomic_load_n(&there->given, __ATOMIC_RELAXED);
-	int32_t waiting = (int32_t)(given - closed), share = (int32_t)w->max_waiting / 2;
+	uint32_t share = w->max_waiting / 2, waiting = here->given - closed_here;
 	struct trap *trap = &w->traps[bucket];
 
 	if (uid == 0 || uid == t->uid)
 		return false;
-	if (waiting >= (share < WAITING_MAX ? WAITING_MAX : share) || (waiting > 0 && crowded(w)))
+	/* Here they hold numbers that all need. */
+	if (waiting >= (share < WAITING_MAX ? WAITING_MAX : share) || (waiting && crowded(w)))
 		return true;
-	if (waiting < WAITING_MAX || closed != trap->closed || !trap->since) {
+	if (given - closed < WAITING_MAX || closed != trap->closed || !trap->since) {
 		*trap = (struct trap){ .closed = closed, .since = seconds() };
 		return false;
 	}

@@ -202,6 +202,34 @@ static void test_a_pinned_entry_ends_with_its_last_user(void **state)
 	assert_null(fake_record(&f->store, id));
 }
 
+static void test_what_is_pinned_leaves_some_descriptors(void **state)
+{
+	struct fixture *f = *state;
+	struct entry *e[8];
+	char name[16];
+
+	for (int i = 0; i < 8; i++) {
+		struct request rq = request(f, &checked, S_IFREG | 0600);
+
+		snprintf(name, sizeof(name), "n%d", i);
+		rq.fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+		assert_int_equal(tree_create(f->box, name, strlen(name), &rq, &e[i]), 0);
+	}
+	for (int i = 0; i < 6; i++)
+		assert_true(entry_pin(e[i]) >= 0);
+	assert_int_equal(entry_pin(e[6]), -ENFILE);
+	assert_true(entry_fd(e[6]) >= 0);
+	/* One more user of a pinned one takes nothing from anybody. */
+	assert_true(entry_pin(e[5]) >= 0);
+	entry_unpin(e[5]);
+	assert_int_equal(entry_pin(e[6]), -ENFILE);
+	entry_unpin(e[5]);
+	assert_true(entry_pin(e[6]) >= 0);
+	for (int i = 0; i < 7; i++)
+		if (i != 5)
+			entry_unpin(e[i]);
+}
+
 static void test_nothing_can_be_made_in_a_removed_board(void **state)
 {
 	struct fixture *f = *state;
@@ -595,6 +623,7 @@ int main(void)
 		TEST(test_remove),
 		TEST(test_a_removed_entry_lives_until_the_kernel_lets_go),
 		TEST(test_a_pinned_entry_ends_with_its_last_user),
+		TEST(test_what_is_pinned_leaves_some_descriptors),
 		TEST(test_nothing_can_be_made_in_a_removed_board),
 		TEST(test_rename),
 		TEST(test_rename_noreplace_onto_itself_is_refused),

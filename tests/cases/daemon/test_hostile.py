@@ -243,6 +243,76 @@ class Packets(Hostile):
         connections.close()
         self.folder.kill_worker()  # which keeps what it cannot close without waiting
 
+    def lingering(self, count):
+        """Sockets that are long in closing: what was sent is not taken, and SO_LINGER waits for that."""
+        listener = socket.socket()
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(count)
+        found = []
+        for _ in range(count):
+            one = socket.socket()
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+            one.connect(listener.getsockname())
+            one.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    one.send(bytes(65536))
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 60))
+            found.append(one)
+        return listener, found
+
+    def with_a_thousand_numbers(self):
+        """In a child, whose daemon has no more either: somebody sends sockets to be closed, and goes on sending."""
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1024, 1024))
+        folder = harness.Folder()
+        def flood(told):
+            _listener, sockets = self.lingering(400)
+            raw, end = Raw(folder), time.monotonic() + 4
+            null = os.open("/dev/null", os.O_RDONLY)
+            while time.monotonic() < end:
+                batch, sockets = sockets[:200], sockets[200:]
+                if told and not batch:
+                    os.write(told, b"x")
+                    told = None
+                with contextlib.suppress(OSError):
+                    raw.send(request(rawctl.HELLO), [one.fileno() for one in batch] or [null] * 250)
+                    for one in batch:
+                        one.close()
+                    if raw.receive() is not None:
+                        continue
+                raw.close()
+                with contextlib.suppress(OSError):
+                    raw = Raw(folder)
+        try:
+            folder.start()
+            reader, writer = os.pipe()
+            with harness.Child(flood, writer, uid=harness.USER_A) as child:
+                harness.read_exactly(reader, 1, timeout=20)
+                for turn in range(5):
+                    folder.cli("status", check=True, timeout=3)
+                    folder.cli("status", uid=harness.USER_B, check=True, timeout=3)
+                    with open(f"{folder.dir}/srv/post{turn}", "w") as file:
+                        file.write("0")
+                child.result(20)
+        finally:
+            folder.take_down()
+            folder.delete()
+
+    def test_sockets_that_are_long_in_closing_leave_numbers_for_others(self):
+        self.child(self.with_a_thousand_numbers).result(60)
+
+    def test_what_the_library_removes_ends_at_once(self):
+        with harness.Connection(self.folder.dir) as library:
+            before = library.status().entries
+            ours, theirs = socket.socketpair()
+            for turn in range(20):
+                library.srv_post(f"short{turn}", theirs.fileno())
+                library.srv_remove(f"short{turn}")
+                self.assertEqual(library.status().entries, before)
+            ours.close()
+            theirs.close()
+
     def test_half_a_conversation(self):
         for _ in range(50):
             raw = Raw(self.folder)
