@@ -205,9 +205,9 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 	if (r->nr_errors > told)
 		cli_say("and %llu more like these", (unsigned long long)(r->nr_errors - told));
 	for (size_t i = 0; i < r->nr_skipped && i < USAGE_ERRORS; i++)
-		say_path(r->skipped[i], "left out", "this mount shows what is counted elsewhere");
+		say_path(r->skipped[i], "left out", "what it shows is counted elsewhere");
 	if (r->nr_skipped > USAGE_ERRORS)
-		cli_say("and %zu more mounts left out", r->nr_skipped - USAGE_ERRORS);
+		cli_say("and %zu more left out so", r->nr_skipped - USAGE_ERRORS);
 	if (r->nr_vanished)
 		cli_say("%llu %s gone before %s looked at", (unsigned long long)r->nr_vanished,
 			r->nr_vanished == 1 ? "entry was" : "entries were",

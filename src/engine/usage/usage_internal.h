@@ -108,11 +108,14 @@ void links_free(struct links *l);
  */
 struct mounts;
 
-/** mounts_new() - read the mount table. @dir: open. Return: 0; -errno. */
-int mounts_new(struct mounts **ret, int dir);
+/** mounts_new() - read the mount table. @dir: open. @o: borrowed for as long as it is used. Return: 0; -errno. */
+int mounts_new(struct mounts **ret, int dir, const struct usage_options *o);
 
 /** mounts_skip() - is the mount @id one to be left out? */
 bool mounts_skip(const struct mounts *m, uint64_t id);
+
+/** mounts_loops() - does the mount @id contain a directory above it? */
+bool mounts_loops(const struct mounts *m, uint64_t id);
 
 /** mounts_free() - @m may be NULL. */
 void mounts_free(struct mounts *m);
@@ -205,7 +208,7 @@ struct dir *dir_new(struct dir *parent, const char *name, uint32_t top);
 /** enum dir_look - what became of a directory that was to be opened. */
 enum dir_look {
 	DIR_OPEN,
-	DIR_LEFT_OUT, /* it is on another file system, or a mount of what is counted elsewhere */
+	DIR_LEFT_OUT, /* it is on another file system, or shows what is counted elsewhere */
 	DIR_OTHER, /* it is no directory any more */
 	DIR_CLOSED, /* it cannot be read; that is noted */
 	DIR_GONE, /* that is noted, too */
@@ -254,6 +257,9 @@ bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
 
 /** usage_left_out() - is it on another file system that is not wanted, or a mount of what is counted elsewhere? The latter is noted. */
 bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st);
+
+/** usage_loops() - is it, in a bind mount of something above, a directory above itself? That is noted. */
+bool usage_loops(struct usage *u, const struct dir *d, const struct statx *st);
 
 /** usage_take_notes() - they go to the result. */
 void usage_take_notes(struct usage *u, struct usage_result *ret);
