@@ -213,7 +213,8 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 			r->nr_vanished == 1 ? "entry was" : "entries were",
 			r->nr_vanished == 1 ? "it was" : "they were");
 	if (!r->nr_entries && !r->nr_errors && !r->stopped)
-		cli_say("%s: it has no entries", t->dir);
+		cli_say("%s: it has no entries%s", t->dir,
+			t->nr_excludes ? " but those that are excluded, if any" : "");
 }
 
 static void add_quota(char *to, size_t size, const struct top *t, const struct usage_result *r,

@@ -795,6 +795,34 @@ static void test_a_mount_on_one_that_shows_the_same_again(void **state)
 	usage_free(NULL, &r);
 }
 
+static void test_sums_stay_at_the_largest_number(void **state)
+{
+	/* tmpfs alone takes such sizes. */
+	dir("big");
+	assert_int_equal(mount("test", "big", "tmpfs", 0, "mode=755"), 0);
+	dir("big/s");
+	for (int i = 0; i < 3; i++) {
+		char name[] = "big/s/0";
+		int fd;
+
+		name[6] += (char)i;
+		fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+		assert_true(fd >= 0);
+		assert_int_equal(ftruncate(fd, INT64_MAX), 0);
+		close(fd);
+	}
+	for (size_t i = 0; i < 4; i++) {
+		struct usage_result r = count(
+			"big",
+			(struct usage_options){ ALL, .by = USAGE_APPARENT, .threads = THREADS[i] });
+
+		assert_true(r.total.apparent == UINT64_MAX);
+		assert_true(item(&r, "s")->sum.apparent == UINT64_MAX);
+		assert_int_equal(r.total.count, 5);
+		usage_free(NULL, &r);
+	}
+}
+
 static void test_other_file_systems(void **state)
 {
 	struct usage_result r;
@@ -1037,6 +1065,7 @@ int main(void)
 		TEST(test_a_directory_replaced_by_a_symlink_is_not_left),
 		TEST(test_a_file_that_grows),
 		TEST(test_bind_mounts_count_once),
+		TEST(test_sums_stay_at_the_largest_number),
 		TEST(test_what_contains_counts_rather_than_what_is_contained),
 		TEST(test_a_bind_mount_whose_original_is_not_counted_is),
 		TEST(test_a_mount_on_one_that_shows_the_same_again),

@@ -23,12 +23,18 @@ struct usage_dirent {
 	char name[];
 };
 
+/** usage_plus() - the sum, or UINT64_MAX where that is beyond it. */
+static inline uint64_t usage_plus(uint64_t a, uint64_t b)
+{
+	return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 /** usage_add() - sum up. */
 static inline void usage_add(struct usage_sum *to, const struct usage_sum *what)
 {
-	to->disk += what->disk;
-	to->apparent += what->apparent;
-	to->count += what->count;
+	to->disk = usage_plus(to->disk, what->disk);
+	to->apparent = usage_plus(to->apparent, what->apparent);
+	to->count = usage_plus(to->count, what->count);
 }
 
 /** usage_value() - the number that entries are sorted by. */
@@ -270,10 +276,16 @@ struct top *usage_top(const struct usage *u, uint32_t i);
 /** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
 
+/** usage_disk_of() - what a file takes, in bytes; a file system may say anything. */
+static inline uint64_t usage_disk_of(const struct statx *st)
+{
+	return st->stx_blocks > UINT64_MAX / 512 ? UINT64_MAX : st->stx_blocks * 512;
+}
+
 /** usage_sum_of() - what a file is counted as. */
 static inline struct usage_sum usage_sum_of(const struct statx *st)
 {
-	return (struct usage_sum){ .disk = st->stx_blocks * 512,
+	return (struct usage_sum){ .disk = usage_disk_of(st),
 				   .apparent = st->stx_size,
 				   .count = 1 };
 }

@@ -240,6 +240,12 @@ class Trouble(TopCase):
             self.assertTrue(done.stderr.startswith(f"kshared: {self.here}: it has no entries\nkshared: ".encode()))
         self.assertEqual((self.json()["entries"], self.json()["total"]["inodes"]), ([], 1))
 
+    def test_no_entries_but_excluded_ones(self):
+        self.file("f")
+        done = self.top("--exclude", "*")
+        self.assertEqual((done.returncode, done.stdout), (0, b""))
+        self.assertIn(f"{self.here}: it has no entries but those that are excluded, if any\n".encode(), done.stderr)
+
     def test_no_descriptors_to_be_had(self):
         """Complete with a few; with next to none it says so."""
         path = ""
