@@ -205,15 +205,16 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 	if (r->nr_errors > told)
 		cli_say("and %llu more like these", (unsigned long long)(r->nr_errors - told));
 	for (size_t i = 0; i < r->nr_skipped && i < USAGE_ERRORS; i++)
-		say_path(r->skipped[i], "left out", "this mount shows what is counted elsewhere");
+		say_path(r->skipped[i], "left out", "what it shows is counted elsewhere");
 	if (r->nr_skipped > USAGE_ERRORS)
-		cli_say("and %zu more mounts left out", r->nr_skipped - USAGE_ERRORS);
+		cli_say("and %zu more left out so", r->nr_skipped - USAGE_ERRORS);
 	if (r->nr_vanished)
 		cli_say("%llu %s gone before %s looked at", (unsigned long long)r->nr_vanished,
 			r->nr_vanished == 1 ? "entry was" : "entries were",
 			r->nr_vanished == 1 ? "it was" : "they were");
 	if (!r->nr_entries && !r->nr_errors && !r->stopped)
-		cli_say("%s: it has no entries", t->dir);
+		cli_say("%s: it has no entries%s", t->dir,
+			t->nr_excludes ? " but those that are excluded, if any" : "");
 }
 
 static void add_quota(char *to, size_t size, const struct top *t, const struct usage_result *r,

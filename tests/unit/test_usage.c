@@ -673,19 +673,152 @@ static void test_bind_mounts_count_once(void **state)
 	for (size_t i = 0; i < 4; i++) {
 		r = count("t", (struct usage_options){ ALL, .threads = THREADS[i] });
 		assert_int_equal(r.total.disk, 13 * PAGE);
-		assert_int_equal(item(&r, "o1")->sum.disk, 3 * PAGE);
+		/* What is around it shows all that is outside; but not the directory once more. */
+		assert_int_equal(item(&r, "above")->sum.disk, 3 * PAGE);
+		assert_null(item(&r, "o1"));
 		assert_null(item(&r, "o2"));
-		assert_int_equal(r.nr_skipped, 5);
-		assert_true(was_skipped(&r, "again") && was_skipped(&r, "above") &&
-			    was_skipped(&r, "o2"));
+		assert_int_equal(r.nr_skipped, 6);
+		assert_true(was_skipped(&r, "again") && was_skipped(&r, "above/t") &&
+			    was_skipped(&r, "o1") && was_skipped(&r, "o2"));
 		assert_true(was_skipped(&r, "data/deep") && was_skipped(&r, "file"));
 		usage_free(NULL, &r);
-		/* Nor do they where they are not gone into. */
+		/* What is not gone into elsewhere is not counted there. */
 		r = count("t",
 			  (struct usage_options){
 				  .depth = 0, .threads = THREADS[i], .by = USAGE_COUNT });
-		assert_int_equal(r.total.count, 3); /* itself, data, o1 */
-		assert_int_equal(r.nr_skipped, 4);
+		assert_int_equal(r.total.count, 5); /* itself, data, o1, above, file */
+		assert_int_equal(r.nr_skipped, 2);
+		usage_free(NULL, &r);
+	}
+}
+
+static void test_what_contains_counts_rather_than_what_is_contained(void **state)
+{
+	dir("t");
+	dir("t/a"); /* comes first by name */
+	dir("t/b");
+	dir("outside");
+	dir("outside/small");
+	file("outside/small/f", 2 * PAGE);
+	file("outside/large", 9 * PAGE);
+	bind_mount("outside/small", "t/a", 0);
+	bind_mount("outside", "t/b", 0);
+	for (size_t i = 0; i < 4; i++) {
+		struct usage_result r =
+			count("t", (struct usage_options){ ALL, .threads = THREADS[i] });
+
+		assert_int_equal(r.total.disk, 11 * PAGE);
+		assert_int_equal(r.nr_skipped, 1);
+		assert_string_equal(r.skipped[0], "a");
+		usage_free(NULL, &r);
+	}
+}
+
+static void test_a_bind_mount_whose_original_is_not_counted_is(void **state)
+{
+	static const char *const excludes[] = { "a", NULL }, *const paths[] = { "x/*", NULL };
+	struct usage_result r;
+
+	dir("t");
+	dir("t/a");
+	file("t/a/f", 5 * PAGE);
+	dir("t/m");
+	bind_mount("t/a", "t/m", 0);
+	r = count("t", (struct usage_options){ ALL, .excludes = excludes });
+	assert_int_equal(r.total.disk, 5 * PAGE);
+	assert_int_equal(r.nr_skipped, 0);
+	usage_free(NULL, &r);
+	/* On top of it there is what shows nothing again. */
+	assert_int_equal(mount("test", "t/m", "tmpfs", 0, "mode=755"), 0);
+	file("t/m/f", 7 * PAGE);
+	r = count("t", (struct usage_options){ ALL });
+	assert_int_equal(r.total.disk, 12 * PAGE);
+	assert_int_equal(r.nr_skipped, 0);
+	usage_free(NULL, &r);
+	/* Too deep, or excluded by a path. */
+	dir("u");
+	dir("u/x");
+	dir("u/x/y");
+	dir("u/x/y/a");
+	file("u/x/y/a/f", 3 * PAGE);
+	dir("u/m");
+	bind_mount("u/x/y/a", "u/m", 0);
+	r = count("u", (struct usage_options){ .depth = 2 });
+	assert_int_equal(r.total.disk, 3 * PAGE);
+	usage_free(NULL, &r);
+	r = count("u", (struct usage_options){ ALL, .excludes = paths });
+	assert_int_equal(r.total.disk, 3 * PAGE);
+	usage_free(NULL, &r);
+	r = count("u", (struct usage_options){ ALL });
+	assert_int_equal(r.total.disk, 3 * PAGE);
+	assert_int_equal(r.nr_skipped, 1);
+	usage_free(NULL, &r);
+	/* Hidden under a mount; also under itself. */
+	dir("v");
+	dir("v/a");
+	dir("v/a/sub");
+	file("v/a/sub/f", 9 * PAGE);
+	dir("v/o");
+	dir("v/self");
+	file("v/self/f", PAGE);
+	bind_mount("v/a/sub", "v/o", 0);
+	bind_mount("v/self", "v/self", 0);
+	assert_int_equal(mount("test", "v/a", "tmpfs", 0, "mode=755"), 0);
+	r = count("v", (struct usage_options){ ALL });
+	assert_int_equal(r.total.disk, 10 * PAGE);
+	assert_int_equal(r.nr_skipped, 0);
+	usage_free(NULL, &r);
+}
+
+static void test_a_mount_on_one_that_shows_the_same_again(void **state)
+{
+	struct usage_result r;
+
+	dir("t");
+	dir("t/a");
+	dir("t/a/other");
+	assert_int_equal(mount("test", "t/a/other", "tmpfs", 0, "mode=755"), 0);
+	file("t/a/other/f", 5 * PAGE);
+	file("t/a/f", 2 * PAGE);
+	dir("t/m");
+	bind_mount("t/a", "t/m", MS_REC);
+	r = count("t", (struct usage_options){ ALL });
+	assert_int_equal(r.total.disk, 7 * PAGE);
+	assert_int_equal(r.nr_skipped, 1);
+	usage_free(NULL, &r);
+	/* Counted nowhere else: the mount that it is on is not left out. */
+	assert_int_equal(mount("test", "t/m/other", "tmpfs", 0, "mode=755"), 0);
+	file("t/m/other/f", 11 * PAGE);
+	r = count("t", (struct usage_options){ ALL });
+	assert_int_equal(r.total.disk, (7 + 2 + 11) * PAGE);
+	assert_int_equal(r.nr_skipped, 0);
+	usage_free(NULL, &r);
+}
+
+static void test_sums_stay_at_the_largest_number(void **state)
+{
+	/* tmpfs alone takes such sizes. */
+	dir("big");
+	assert_int_equal(mount("test", "big", "tmpfs", 0, "mode=755"), 0);
+	dir("big/s");
+	for (int i = 0; i < 3; i++) {
+		char name[] = "big/s/0";
+		int fd;
+
+		name[6] += (char)i;
+		fd = open(name, O_CREAT | O_WRONLY | O_CLOEXEC, 0644);
+		assert_true(fd >= 0);
+		assert_int_equal(ftruncate(fd, INT64_MAX), 0);
+		close(fd);
+	}
+	for (size_t i = 0; i < 4; i++) {
+		struct usage_result r = count(
+			"big",
+			(struct usage_options){ ALL, .by = USAGE_APPARENT, .threads = THREADS[i] });
+
+		assert_true(r.total.apparent == UINT64_MAX);
+		assert_true(item(&r, "s")->sum.apparent == UINT64_MAX);
+		assert_int_equal(r.total.count, 5);
 		usage_free(NULL, &r);
 	}
 }
@@ -932,6 +1065,10 @@ int main(void)
 		TEST(test_a_directory_replaced_by_a_symlink_is_not_left),
 		TEST(test_a_file_that_grows),
 		TEST(test_bind_mounts_count_once),
+		TEST(test_sums_stay_at_the_largest_number),
+		TEST(test_what_contains_counts_rather_than_what_is_contained),
+		TEST(test_a_bind_mount_whose_original_is_not_counted_is),
+		TEST(test_a_mount_on_one_that_shows_the_same_again),
 		TEST(test_other_file_systems),
 		TEST(test_a_hidden_mount_does_not_count),
 		TEST(test_no_thread_can_be_started),

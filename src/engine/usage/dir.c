@@ -196,7 +196,8 @@ enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st)
 	}
 	d->dev = usage_device(st);
 	d->ino = st->stx_ino;
-	return d->parent && usage_left_out(u, d, NULL, st) ? DIR_LEFT_OUT : DIR_OPEN;
+	return d->parent && (usage_left_out(u, d, NULL, st) || usage_loops(u, d, st)) ? DIR_LEFT_OUT
+										      : DIR_OPEN;
 }
 
 bool dir_resume(struct usage *u, struct dir *d)

@@ -71,7 +71,7 @@ static void write_info(struct export *x, const char *name, const struct statx *s
 	if (st->stx_size)
 		fprintf(x->out, ",\"asize\":%" PRIu64, (uint64_t)st->stx_size);
 	if (st->stx_blocks)
-		fprintf(x->out, ",\"dsize\":%" PRIu64, (uint64_t)st->stx_blocks * 512);
+		fprintf(x->out, ",\"dsize\":%" PRIu64, usage_disk_of(st));
 	if (S_ISDIR(st->stx_mode))
 		return;
 	if (st->stx_nlink > 1)

@@ -98,6 +98,19 @@ bool usage_left_out(struct usage *u, const struct dir *d, const char *name, cons
 	return true;
 }
 
+bool usage_loops(struct usage *u, const struct dir *d, const struct statx *st)
+{
+	if ((st->stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
+	    !mounts_loops(u->mounts, st->stx_mnt_id))
+		return false;
+	for (const struct dir *above = d->parent; above; above = above->parent)
+		if (above->dev == d->dev && above->ino == d->ino) {
+			skipped(u, d, NULL);
+			return true;
+		}
+	return false;
+}
+
 static int by_name(const void *a, const void *b)
 {
 	return strcmp(*(char *const *)a, *(char *const *)b);

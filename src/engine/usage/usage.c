@@ -93,7 +93,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 		r = links_new(&u->links);
 	}
 	if (r == 0)
-		r = mounts_new(&u->mounts, u->fd);
+		r = mounts_new(&u->mounts, u->fd, &u->o);
 	if (r == 0) {
 		choose(u);
 		u->workers = aligned(u->nr_workers * sizeof(*u->workers));

@@ -99,7 +99,7 @@ struct usage_error {
  * @nr_entries: entries of the directory
  * @errors: those that come first by path; @nr_errors: how many there were: that much is missing in the sums
  * @nr_vanished: entries that were gone when they were looked at
- * @skipped: mounts that were left out because they show what is counted elsewhere; @nr_skipped of them, paths below the directory
+ * @skipped: mounts, and directories in them, left out because they show what is counted elsewhere; @nr_skipped of them, paths below the directory
  * @stopped: usage_stop() was called: the sums are those up to then
  */
 struct usage_result {

@@ -23,12 +23,18 @@ struct usage_dirent {
 	char name[];
 };
 
+/** usage_plus() - the sum, or UINT64_MAX where that is beyond it. */
+static inline uint64_t usage_plus(uint64_t a, uint64_t b)
+{
+	return a > UINT64_MAX - b ? UINT64_MAX : a + b;
+}
+
 /** usage_add() - sum up. */
 static inline void usage_add(struct usage_sum *to, const struct usage_sum *what)
 {
-	to->disk += what->disk;
-	to->apparent += what->apparent;
-	to->count += what->count;
+	to->disk = usage_plus(to->disk, what->disk);
+	to->apparent = usage_plus(to->apparent, what->apparent);
+	to->count = usage_plus(to->count, what->count);
 }
 
 /** usage_value() - the number that entries are sorted by. */
@@ -108,11 +114,14 @@ void links_free(struct links *l);
  */
 struct mounts;
 
-/** mounts_new() - read the mount table. @dir: open. Return: 0; -errno. */
-int mounts_new(struct mounts **ret, int dir);
+/** mounts_new() - read the mount table. @dir: open. @o: borrowed for as long as it is used. Return: 0; -errno. */
+int mounts_new(struct mounts **ret, int dir, const struct usage_options *o);
 
 /** mounts_skip() - is the mount @id one to be left out? */
 bool mounts_skip(const struct mounts *m, uint64_t id);
+
+/** mounts_loops() - does the mount @id contain a directory above it? */
+bool mounts_loops(const struct mounts *m, uint64_t id);
 
 /** mounts_free() - @m may be NULL. */
 void mounts_free(struct mounts *m);
@@ -205,7 +214,7 @@ struct dir *dir_new(struct dir *parent, const char *name, uint32_t top);
 /** enum dir_look - what became of a directory that was to be opened. */
 enum dir_look {
 	DIR_OPEN,
-	DIR_LEFT_OUT, /* it is on another file system, or a mount of what is counted elsewhere */
+	DIR_LEFT_OUT, /* it is on another file system, or shows what is counted elsewhere */
 	DIR_OTHER, /* it is no directory any more */
 	DIR_CLOSED, /* it cannot be read; that is noted */
 	DIR_GONE, /* that is noted, too */
@@ -255,6 +264,9 @@ bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
 /** usage_left_out() - is it on another file system that is not wanted, or a mount of what is counted elsewhere? The latter is noted. */
 bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st);
 
+/** usage_loops() - is it, in a bind mount of something above, a directory above itself? That is noted. */
+bool usage_loops(struct usage *u, const struct dir *d, const struct statx *st);
+
 /** usage_take_notes() - they go to the result. */
 void usage_take_notes(struct usage *u, struct usage_result *ret);
 
@@ -264,10 +276,16 @@ struct top *usage_top(const struct usage *u, uint32_t i);
 /** usage_count_for() - add to an entry's sum; NO_TOP: to what belongs to none. */
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum);
 
+/** usage_disk_of() - what a file takes, in bytes; a file system may say anything. */
+static inline uint64_t usage_disk_of(const struct statx *st)
+{
+	return st->stx_blocks > UINT64_MAX / 512 ? UINT64_MAX : st->stx_blocks * 512;
+}
+
 /** usage_sum_of() - what a file is counted as. */
 static inline struct usage_sum usage_sum_of(const struct statx *st)
 {
-	return (struct usage_sum){ .disk = st->stx_blocks * 512,
+	return (struct usage_sum){ .disk = usage_disk_of(st),
 				   .apparent = st->stx_size,
 				   .count = 1 };
 }

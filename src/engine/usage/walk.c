@@ -69,11 +69,20 @@ static bool top_before(void *ctx, uint32_t a, uint32_t b)
 	return strcmp(usage_top(u, a)->name, usage_top(u, b)->name) < 0;
 }
 
+static void add_number(uint64_t *to, uint64_t what)
+{
+	uint64_t old = __atomic_load_n(to, __ATOMIC_RELAXED);
+
+	while (!__atomic_compare_exchange_n(to, &old, usage_plus(old, what), true, __ATOMIC_RELAXED,
+					    __ATOMIC_RELAXED))
+		;
+}
+
 static void add_atomic(struct usage_sum *to, const struct usage_sum *what)
 {
-	__atomic_add_fetch(&to->disk, what->disk, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&to->apparent, what->apparent, __ATOMIC_RELAXED);
-	__atomic_add_fetch(&to->count, what->count, __ATOMIC_RELAXED);
+	add_number(&to->disk, what->disk);
+	add_number(&to->apparent, what->apparent);
+	add_number(&to->count, what->count);
 }
 
 void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum)
@@ -84,9 +93,9 @@ void usage_count_for(struct usage *u, uint32_t top, const struct usage_sum *sum)
 /* To a sum of this thread's, which others read. */
 static void add_own(struct usage_sum *to, const struct usage_sum *s)
 {
-	__atomic_store_n(&to->disk, to->disk + s->disk, __ATOMIC_RELAXED);
-	__atomic_store_n(&to->apparent, to->apparent + s->apparent, __ATOMIC_RELAXED);
-	__atomic_store_n(&to->count, to->count + s->count, __ATOMIC_RELAXED);
+	__atomic_store_n(&to->disk, usage_plus(to->disk, s->disk), __ATOMIC_RELAXED);
+	__atomic_store_n(&to->apparent, usage_plus(to->apparent, s->apparent), __ATOMIC_RELAXED);
+	__atomic_store_n(&to->count, usage_plus(to->count, s->count), __ATOMIC_RELAXED);
 }
 
 void usage_saw(struct worker *w, const struct usage_sum *s)

@@ -133,20 +133,49 @@ class Trouble(TopCase):
         self.file("data/f", 1 << 20)
         self.dir("data/loop")
         self.dir("again")
-        self.dir("above")
         mount(self.at("data"), self.at("again"), flags=MS_BIND)
         mount(self.here, self.at("data/loop"), flags=MS_BIND | MS_REC)
-        mount("/", self.at("above"), flags=MS_BIND)
         done = self.top("-b")
         lines = done.stderr.splitlines()
-        what = b": left out; this mount shows what is counted elsewhere"
-        self.assertEqual(lines[:-1], [b"kshared: ./" + path + what for path in (b"above", b"again", b"data/loop")])
+        what = b": left out; what it shows is counted elsewhere"
+        self.assertEqual(lines[:-1], [b"kshared: ./" + path + what for path in (b"again", b"data/loop")])
         self.assertEqual(done.returncode, 0)
         self.assertEqual([line.split(b"  ./")[1] for line in done.stdout.splitlines()], [b"data"])
         got = self.json()
-        self.assertEqual([s["path"] for s in got["skipped_mounts"]], ["above", "again", "data/loop"])
+        self.assertEqual([s["path"] for s in got["skipped_mounts"]], ["again", "data/loop"])
         self.assertEqual(got["total"]["inodes"], 3)
         self.assertEqual(self.top("--export").returncode, 0)
+
+    def test_a_bind_mount_of_what_is_around_it(self):
+        """It shows more than is counted elsewhere: all of it is counted but the directory itself, as by du."""
+        self.in_memory()
+        for path in ("p", "p/q", "p/q/m"):
+            self.dir(path)
+        self.file("big", 20 << 20)
+        self.file("p/f", 1 << 20)
+        mount(self.here, self.at("p/q/m"), flags=MS_BIND)
+        done = self.top("-b", self.at("p"), cwd="/")
+        self.assertEqual((done.returncode, done.stdout), (0, b"20971520  ./q\n1048576  ./f\n"))
+        self.assertEqual(done.stderr.splitlines()[0], b"kshared: ./q/m/p: left out; what it shows is counted elsewhere")
+        du = subprocess.run(["du", "-s", "-B1", self.at("p")], stdout=subprocess.PIPE, check=True).stdout
+        self.assertEqual(int(du.split()[0]), 21 << 20)
+        exported = json.loads(self.ok("--export", self.at("p"), cwd="/"))
+        self.assertIn({"name": "p", "excluded": "otherfs"}, exported[3][1:][[
+            entry[0]["name"] if isinstance(entry, list) else "" for entry in exported[3][1:]].index("q")][1])
+
+    def test_a_small_bind_mount_of_a_file_system_that_is_mounted_too(self):
+        self.in_memory()
+        for path in ("fs", "d", "d/etc", "d/host"):
+            self.dir(path)
+        mount("test", self.at("fs"), "tmpfs")
+        self.file("fs/hosts", 4096)
+        self.file("fs/big", 20 << 20)
+        self.file("d/etc/hosts")
+        mount(self.at("fs/hosts"), self.at("d/etc/hosts"), flags=MS_BIND)
+        mount(self.at("fs"), self.at("d/host"), flags=MS_BIND)
+        done = self.top("-b", self.at("d"), cwd="/")
+        self.assertEqual((done.returncode, done.stdout), (0, b"20975616  ./host\n0  ./etc\n"))
+        self.assertIn(b"kshared: ./etc/hosts: left out; what it shows is counted elsewhere\n", done.stderr)
 
     def deep(self, levels, name):
         """A chain of directories with a file at its end."""
@@ -210,6 +239,12 @@ class Trouble(TopCase):
             self.assertEqual((done.returncode, done.stdout), (0, b""))
             self.assertTrue(done.stderr.startswith(f"kshared: {self.here}: it has no entries\nkshared: ".encode()))
         self.assertEqual((self.json()["entries"], self.json()["total"]["inodes"]), ([], 1))
+
+    def test_no_entries_but_excluded_ones(self):
+        self.file("f")
+        done = self.top("--exclude", "*")
+        self.assertEqual((done.returncode, done.stdout), (0, b""))
+        self.assertIn(f"{self.here}: it has no entries but those that are excluded, if any\n".encode(), done.stderr)
 
     def test_no_descriptors_to_be_had(self):
         """Complete with a few; with next to none it says so."""
