@@ -107,7 +107,8 @@ static void escape_stable(char *ret, const char *name)
 			ret += n;
 			name += n;
 		} else {
-			ret += sprintf(ret, "\\%03o", (unsigned char)*name++);
+			/* Always three digits behind the 0: what follows may be a digit. */
+			ret += sprintf(ret, "\\0%03o", (unsigned char)*name++);
 		}
 	}
 	*ret = 0;
@@ -116,7 +117,7 @@ static void escape_stable(char *ret, const char *name)
 /* Return: malloc'ed; NULL without memory. */
 static char *shown_name(bool to_terminal, const char *name)
 {
-	size_t size = 4 * strlen(name) + 1;
+	size_t size = 5 * strlen(name) + 1;
 	char *text = malloc(size);
 
 	if (text && to_terminal)

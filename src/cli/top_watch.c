@@ -21,6 +21,7 @@
 #include "cli/top.h"
 
 #define EVERY_MS 100
+#define SAME_MS 200 /* signals so near to each other are one wish */
 #define FIRST_MS 300 /* what is done sooner needs no progress */
 
 struct top_watch {
@@ -89,7 +90,8 @@ static void *watch(void *arg)
 		{ .fd = w->signals, .events = POLLIN },
 	};
 	struct signalfd_siginfo info;
-	bool stopped = false;
+	struct timespec stopped;
+	bool stop = false;
 
 	for (;;) {
 		if (poll(fds, 2, w->progress ? EVERY_MS : -1) < 0)
@@ -97,9 +99,12 @@ static void *watch(void *arg)
 		if (fds[0].revents)
 			break;
 		if (fds[1].revents && read(w->signals, &info, sizeof(info)) == sizeof(info)) {
-			if (stopped)
+			/* timeout(1) sends its signal twice, and so may who passes on a terminal's. */
+			if (stop && seconds_since(&stopped) * 1000 > SAME_MS)
 				die(w, (int)info.ssi_signo);
-			stopped = true;
+			if (!stop)
+				clock_gettime(CLOCK_MONOTONIC, &stopped);
+			stop = true;
 			usage_stop(w->u);
 		}
 		if (w->progress)

@@ -212,7 +212,7 @@ bool dir_resume(struct usage *u, struct dir *d)
 	    lseek(d->fd, d->at, SEEK_SET) < 0)
 		err = errno;
 	else if (st.stx_ino != d->ino || usage_device(&st) != d->dev)
-		err = ESTALE; /* another one is in its place */
+		err = ENOENT; /* another one is in its place */
 	if (err)
 		usage_problem(u, d, NULL, "reopen", err);
 	return !err;

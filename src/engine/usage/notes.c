@@ -23,7 +23,7 @@ bool usage_problem(struct usage *u, const struct dir *d, const char *name, const
 	cleanup_free char *path = NULL;
 	size_t at, nr;
 
-	if (err == ENOENT || err == ESTALE || err == ELOOP || err == ENOTDIR) {
+	if (err == ENOENT || err == ELOOP || err == ENOTDIR) {
 		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
 		return false;
 	}

@@ -243,7 +243,7 @@ class SameAnswer(TopCase):
 
 
 class ForPrograms(TopCase):
-    NAMES = [b"plain", b"new\nline", b"tab\t", b"\x1b[31mred", b"\xff\xfe", b"back\\slash", b"two  .x", b"\xc3\xa4\xe2\x82\xac",
+    NAMES = [b"plain", b"new\nline", b"\n3", b"\t1", b"tab\t", b"\x1b[31mred", b"\xff\xfe", b"back\\slash", b"two  .x", b"\xc3\xa4\xe2\x82\xac",
              b"\xf0\x9f\x98\x80", b"\xed\xa0\x80", b"\xc0\xaf", b"-rf", b" ", b"\x7f", b"\xc2\x9b31m", b'"', b"%s", b"n" * 255]
 
     def make_names(self):
