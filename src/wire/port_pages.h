@@ -32,8 +32,6 @@ enum port_page {
 	PORT_PSI,
 	PORT_NET,
 	PORT_CLOCK,
-	PORT_TASK, /* one page for each task that was added */
-	PORT_CGROUP, /* the same */
 	NR_PORT_PAGES
 };
 
@@ -77,17 +75,6 @@ struct port_net {
 /* In ns. */
 struct port_clock {
 	uint64_t monotonic, boottime, tai;
-};
-
-/* Of one process. @alive: 0: it has ended, and the rest is what was last seen. Times in ns, memory in pages. */
-struct port_task {
-	uint64_t alive, pid, start_boottime, nr_threads, utime, stime, min_flt, maj_flt, nvcsw,
-		nivcsw, rss_anon, rss_file, rss_shmem, total_vm, read_bytes, write_bytes;
-};
-
-/* Of one cgroup. Memory in pages; UINT64_MAX: it has no such controller. */
-struct port_cgroup {
-	uint64_t alive, id, memory, swap, pids;
 };
 
 #ifndef __bpf__
@@ -196,33 +183,6 @@ static const struct port_field port_clock_fields[] = {
 	PORT_FIELD(port_clock, tai, PORT_U64, "ns"),
 };
 
-static const struct port_field port_task_fields[] = {
-	PORT_FIELD(port_task, alive, PORT_U64, ""),
-	PORT_FIELD(port_task, pid, PORT_U64, ""),
-	PORT_FIELD(port_task, start_boottime, PORT_U64, "ns"),
-	PORT_FIELD(port_task, nr_threads, PORT_U64, ""),
-	PORT_FIELD(port_task, utime, PORT_U64, "ns"),
-	PORT_FIELD(port_task, stime, PORT_U64, "ns"),
-	PORT_FIELD(port_task, min_flt, PORT_U64, ""),
-	PORT_FIELD(port_task, maj_flt, PORT_U64, ""),
-	PORT_FIELD(port_task, nvcsw, PORT_U64, ""),
-	PORT_FIELD(port_task, nivcsw, PORT_U64, ""),
-	PORT_FIELD(port_task, rss_anon, PORT_U64, "pages"),
-	PORT_FIELD(port_task, rss_file, PORT_U64, "pages"),
-	PORT_FIELD(port_task, rss_shmem, PORT_U64, "pages"),
-	PORT_FIELD(port_task, total_vm, PORT_U64, "pages"),
-	PORT_FIELD(port_task, read_bytes, PORT_U64, "B"),
-	PORT_FIELD(port_task, write_bytes, PORT_U64, "B"),
-};
-
-static const struct port_field port_cgroup_fields[] = {
-	PORT_FIELD(port_cgroup, alive, PORT_U64, ""),
-	PORT_FIELD(port_cgroup, id, PORT_U64, ""),
-	PORT_FIELD(port_cgroup, memory, PORT_U64, "pages"),
-	PORT_FIELD(port_cgroup, swap, PORT_U64, "pages"),
-	PORT_FIELD(port_cgroup, pids, PORT_U64, ""),
-};
-
 #define PORT_SPEC(n, elements)                                                                  \
 	{                                                                                       \
 		.name = #n, .element_size = sizeof(struct port_##n), .nr_elements = (elements), \
@@ -240,8 +200,6 @@ static const struct port_spec port_specs[NR_PORT_PAGES] = {
 	[PORT_PSI] = PORT_SPEC(psi, 1),
 	[PORT_NET] = PORT_SPEC(net, PORT_NET_MAX),
 	[PORT_CLOCK] = PORT_SPEC(clock, 1),
-	[PORT_TASK] = PORT_SPEC(task, 1),
-	[PORT_CGROUP] = PORT_SPEC(cgroup, 1),
 };
 
 /** port_data_off() - where the data of a page with @nr_fields fields begins. */

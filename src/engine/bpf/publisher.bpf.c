@@ -57,7 +57,7 @@ struct cpu_slot {
 const volatile struct publisher_conf conf = {};
 struct publisher_found found = {};
 __u64 psi_cgroup_id = 0; /* any below the root of version 2 */
-struct cpu_slot slots[PORT_CPUS_MAX] = {};
+static struct cpu_slot slots[PORT_CPUS_MAX];
 
 /* The lead's: too large for its stack. */
 static __u64 zone_sum[PUBLISHER_ITEMS_MAX], numa_sum[PUBLISHER_ITEMS_MAX];
@@ -196,7 +196,7 @@ static __always_inline void publish_psi(__u64 now)
 	struct page *p;
 	__u64 total[6], avg[6][3];
 
-	if (!g || bpf_core_read(total, sizeof(total), &g->total[0]) ||
+	if (!g || bpf_core_read(total, sizeof(total), &g->total) ||
 	    bpf_core_read(avg, sizeof(avg), &g->avg))
 		return;
 	p = begin(&page_psi, PORT_PSI);
@@ -242,6 +242,12 @@ static __always_inline void publish_cpus(__u64 now)
 	end(p, now);
 }
 
+static __always_inline void clear(volatile __u64 *sum, __u32 n)
+{
+	for (__u32 i = 0; i < n; i++)
+		sum[i] = 0;
+}
+
 static __always_inline void add(__u64 *sum, __u32 n, __u32 most, __u64 from)
 {
 	if (n > most || bpf_probe_read_kernel(items, n * 8, (void *)from))
@@ -262,9 +268,9 @@ static __always_inline void publish_memory(__u64 now)
 	struct page *p;
 	__u64 managed = 0;
 
-	__builtin_memset(zone_sum, 0, sizeof(zone_sum));
-	__builtin_memset(numa_sum, 0, sizeof(numa_sum));
-	__builtin_memset(node_sum, 0, sizeof(node_sum));
+	clear(zone_sum, sizeof(zone_sum) / 8);
+	clear(numa_sum, sizeof(numa_sum) / 8);
+	clear(node_sum, sizeof(node_sum) / 8);
 	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX && i < found.nr_zones; i++) {
 		struct zone *z = (void *)found.zones[i];
 
@@ -313,7 +319,7 @@ static __always_inline void publish_vmstat(__u64 now)
 	struct page *p;
 	__u64 *d;
 
-	__builtin_memset(event_sum, 0, sizeof(event_sum));
+	clear(event_sum, sizeof(event_sum) / 8);
 	for (__u32 i = 0; i < PORT_CPUS_MAX && i < conf.nr_cpus; i++)
 		if (slots[i].rq)
 			add(event_sum, conf.nr_events, PUBLISHER_EVENTS_MAX,
@@ -361,7 +367,7 @@ static int tick(void *map, __u32 *key, struct cpu_timer *t)
 	return 0;
 }
 
-/* Nodes and zones, in the order in which memory is asked of them; all of them are in that list. */
+/* The list of zones in which node 0 looks for memory has them all, those of one node together. */
 static __always_inline void find_zones(void)
 {
 	struct task_struct *task = (void *)bpf_get_current_task();
@@ -370,7 +376,8 @@ static __always_inline void find_zones(void)
 	struct pglist_data *node;
 	struct mem_cgroup *memcg;
 	__u64 css = 0, refs;
-	__u32 nr_zones = 0, nr_nodes = 0;
+	__u64 last = 0;
+	__u32 nr_zones = 0;
 
 	bpf_probe_read_kernel(&css, 8,
 			      (char *)__builtin_preserve_access_index(&set->subsys) + memory * 8);
@@ -382,9 +389,9 @@ static __always_inline void find_zones(void)
 	if (!node)
 		return;
 	refs = (__u64)__builtin_preserve_access_index(&node->node_zonelists[0]._zonerefs);
+	found.nr_nodes = 0;
 	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX; i++) {
 		__u64 z = 0, n;
-		int known = 0;
 
 		bpf_probe_read_kernel(
 			&z, 8,
@@ -395,12 +402,16 @@ static __always_inline void find_zones(void)
 		found.zones[i] = z;
 		nr_zones++;
 		n = (__u64)BPF_CORE_READ((struct zone *)z, zone_pgdat);
-		for (__u32 j = 0; j < PUBLISHER_NODES_MAX && j < nr_nodes; j++)
-			known |= found.nodes[j] == n;
-		if (!known && nr_nodes < PUBLISHER_NODES_MAX)
-			found.nodes[nr_nodes++] = n;
+		if (n != last) {
+			/* Kept in the map: the verifier follows each value that a variable may have. */
+			__u32 k = found.nr_nodes;
+
+			if (k < PUBLISHER_NODES_MAX)
+				found.nodes[k] = n;
+			found.nr_nodes = k + 1;
+			last = n;
+		}
 	}
-	found.nr_nodes = nr_nodes;
 	found.nr_zones = nr_zones;
 }
 
@@ -482,4 +493,4 @@ int publisher_start(void *ctx)
 	return bpf_timer_start(&t->timer, 0, TIMER_CPU_PIN);
 }
 
-char license[] SEC("license") = "GPL";
+char _license[] SEC("license") = "GPL";

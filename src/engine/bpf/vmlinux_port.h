@@ -71,10 +71,11 @@ struct mem_cgroup {
 	struct mem_cgroup_per_node *nodeinfo[1];
 };
 
+/* Type information has arrays of arrays as one: total[2][6], avg[6][3]. */
 struct psi_group {
 	struct psi_group *parent;
-	unsigned long long total[2][6];
-	unsigned long avg[6][3];
+	unsigned long long total[12];
+	unsigned long avg[18];
 };
 
 struct cgroup {
