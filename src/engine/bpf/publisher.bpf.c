@@ -203,14 +203,14 @@ static __always_inline void publish_psi(__u64 now)
 	if (!p)
 		return;
 	d = data(p, PORT_PSI);
-#define PSI(what, n)                               \
-	d->what.some_avg10 = avg[n][0];            \
-	d->what.some_avg60 = avg[n][1];            \
-	d->what.some_avg300 = avg[n][2];           \
-	d->what.some_total = total[n];             \
-	d->what.full_avg10 = avg[(n) + 1][0];      \
-	d->what.full_avg60 = avg[(n) + 1][1];      \
-	d->what.full_avg300 = avg[(n) + 1][2];     \
+#define PSI(what, n)                           \
+	d->what.some_avg10 = avg[n][0];        \
+	d->what.some_avg60 = avg[n][1];        \
+	d->what.some_avg300 = avg[n][2];       \
+	d->what.some_total = total[n];         \
+	d->what.full_avg10 = avg[(n) + 1][0];  \
+	d->what.full_avg60 = avg[(n) + 1][1];  \
+	d->what.full_avg300 = avg[(n) + 1][2]; \
 	d->what.full_total = total[(n) + 1];
 	PSI(io, 0)
 	PSI(memory, 2)
@@ -393,10 +393,10 @@ static __always_inline void find_zones(void)
 	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX; i++) {
 		__u64 z = 0, n;
 
-		bpf_probe_read_kernel(
-			&z, 8,
-			(void *)(refs + i * (__u64)bpf_core_type_size(struct zoneref) +
-				 bpf_core_field_offset(struct zoneref, zone)));
+		bpf_probe_read_kernel(&z, 8,
+				      (void *)(refs +
+					       i * (__u64)bpf_core_type_size(struct zoneref) +
+					       bpf_core_field_offset(struct zoneref, zone)));
 		if (!z)
 			break;
 		found.zones[i] = z;
@@ -464,8 +464,9 @@ static __always_inline void find_avenrun(void)
 			return;
 		}
 		if ((text[i + 2] & 0xc7) == 0x04 && text[i + 3] == 0x25) {
-			found.avenrun = (__s64)(__s32)(text[i + 4] | text[i + 5] << 8 |
-						       text[i + 6] << 16 | (__u32)text[i + 7] << 24);
+			found.avenrun =
+				(__s64)(__s32)(text[i + 4] | text[i + 5] << 8 | text[i + 6] << 16 |
+					       (__u32)text[i + 7] << 24);
 			return;
 		}
 	}

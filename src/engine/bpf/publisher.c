@@ -30,7 +30,8 @@
 #include "engine/bpf/publisher.skel.h"
 
 #define FIRST_SAMPLE_TRIES 500 /* of 1 ms */
-#define VMSTAT_UNREACHED 4 /* lines between the nodes' counters and the events: thresholds, computed when read */
+#define VMSTAT_UNREACHED \
+	4 /* lines between the nodes' counters and the events: thresholds, computed when read */
 
 _Static_assert(offsetof(struct port_head, seq) == 128, "publisher.bpf.c: struct page");
 _Static_assert(offsetof(struct port_head, writes) == 136, "publisher.bpf.c: struct page");

@@ -34,7 +34,8 @@ struct publisher_conf {
 	unsigned int lead;
 	unsigned int nr_cpus;
 	unsigned int nr_zone_items, nr_numa_items, nr_node_items, nr_events;
-	unsigned int no_seqlock; /* tests: pages are written without the seqlock, and must be found torn */
+	unsigned int
+		no_seqlock; /* tests: pages are written without the seqlock, and must be found torn */
 };
 
 /* What publisher_start() found, as kernel addresses; 0: nothing, and the page is not written. */
