@@ -238,7 +238,7 @@ static inline int port_vmstat_spec(char *text, struct port_field *ret_fields, st
 		*space = '\0';
 		ret_fields[n] =
 			(struct port_field){ .type = PORT_U64, .offset = n * 8, .count = 1 };
-		strncpy(ret_fields[n].name, line, PORT_NAME_MAX - 1);
+		memcpy(ret_fields[n].name, line, space - line);
 	}
 	*ret = (struct port_spec){ .name = "vmstat",
 				   .element_size = n * 8,

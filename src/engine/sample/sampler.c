@@ -133,6 +133,21 @@ static int sample_cpu(struct sampler *s, struct page *p)
 	return 0;
 }
 
+/* Some kernels' MemFree leaves out a few pages that are free: the counter itself is in /proc/vmstat, its first line. */
+static int count_free(struct sampler *s, uint64_t *ret)
+{
+	uint64_t values[PORT_VMSTAT_MAX];
+	int r = read_source(s, VMSTAT);
+
+	if (!r && (!s->vmstat.nr_fields || strcmp(s->vmstat_fields[0].name, "nr_free_pages") != 0))
+		r = -EPROTO;
+	if (!r)
+		r = parse_vmstat(s->text, &s->vmstat, values);
+	if (!r)
+		*ret = values[0];
+	return r;
+}
+
 /* Memory and swap are of one text: @which says what of it. */
 static int sample_meminfo(struct sampler *s, struct page *p, enum port_page which)
 {
@@ -145,6 +160,11 @@ static int sample_meminfo(struct sampler *s, struct page *p, enum port_page whic
 		r = parse_meminfo(s->text, s->page_kib, &memory, &swap);
 	if (r)
 		return r;
+	if (which == PORT_MEMORY) {
+		r = count_free(s, &memory.free);
+		if (r)
+			return r;
+	}
 	publish(p, which == PORT_SWAP ? (void *)&swap : (void *)&memory, now);
 	return 0;
 }
