@@ -335,7 +335,8 @@ static __always_inline void publish_vmstat(__u64 now)
 		d[i] = positive(numa_sum[i]);
 	d += conf.nr_numa_items;
 	for (__u32 i = 0; i < PUBLISHER_ITEMS_MAX && i < conf.nr_node_items; i++)
-		d[i] = positive(node_sum[i]);
+		d[i] = conf.thp_items >> i & 1 ? positive(node_sum[i]) / conf.thp_pages
+					       : positive(node_sum[i]);
 	d += conf.nr_node_items;
 	/* pgpgin and pgpgout, the first two, are counted in sectors and shown in KiB. */
 	for (__u32 i = 0; i < PUBLISHER_EVENTS_MAX && i < conf.nr_events; i++)

@@ -114,8 +114,27 @@ static void find_symbols(struct publisher_conf *c)
 	}
 }
 
+/* Counters of huge pages are kept in pages, and shown in huge ones. */
+static void find_huge(struct publisher_conf *c, const struct port_field *node_fields)
+{
+	static const char *const names[] = { "nr_anon_transparent_hugepages", "nr_shmem_hugepages",
+					     "nr_shmem_pmdmapped", "nr_file_hugepages",
+					     "nr_file_pmdmapped" };
+	cleanup(close_file_p)
+		FILE *f = fopen("/sys/kernel/mm/transparent_hugepage/hpage_pmd_size", "re");
+	unsigned long size;
+
+	if (!f || fscanf(f, "%lu", &size) != 1)
+		return;
+	c->thp_pages = size / sysconf(_SC_PAGESIZE);
+	for (uint32_t i = 0; c->thp_pages && i < c->nr_node_items; i++)
+		for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
+			if (strcmp(node_fields[i].name, names[n]) == 0)
+				c->thp_items |= 1ULL << i;
+}
+
 /* The fields of vmstat that are reached: zones', NUMA's, nodes' and events, in the order of the data. */
-static int make_vmstat(struct publisher *p, const struct publisher_conf *c)
+static int make_vmstat(struct publisher *p, struct publisher_conf *c)
 {
 	cleanup(close_file_p) FILE *f = fopen("/proc/vmstat", "re");
 	cleanup_free struct port_field *all = calloc(PORT_VMSTAT_MAX, sizeof(*all));
@@ -142,6 +161,7 @@ static int make_vmstat(struct publisher *p, const struct publisher_conf *c)
 	       c->nr_events * sizeof(*all));
 	for (uint32_t i = 0; i < before + c->nr_events; i++)
 		p->vmstat_fields[i].offset = i * 8;
+	find_huge(c, p->vmstat_fields + c->nr_zone_items + c->nr_numa_items);
 	p->vmstat.fields = p->vmstat_fields;
 	p->vmstat.nr_fields = before + c->nr_events;
 	p->vmstat.element_size = p->vmstat.nr_fields * 8;

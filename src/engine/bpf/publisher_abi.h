@@ -24,15 +24,18 @@ struct publisher_percpu {
 /*
  * @data_off: of each page
  * @avenrun, @get_avenrun: kernel addresses; 0: not found
+ * @thp_items: which of the nodes' counters /proc/vmstat shows in huge pages, of @thp_pages pages each
  * @lead: the CPU whose timer writes the pages
  */
 struct publisher_conf {
 	uint64_t period_ns;
 	uint64_t avenrun, get_avenrun;
 	struct publisher_percpu percpu;
+	uint64_t thp_items;
 	unsigned int data_off[NR_PORT_PAGES];
 	unsigned int lead;
 	unsigned int nr_cpus;
+	unsigned int thp_pages;
 	unsigned int nr_zone_items, nr_numa_items, nr_node_items, nr_events;
 	unsigned int
 		no_seqlock; /* tests: pages are written without the seqlock, and must be found torn */
