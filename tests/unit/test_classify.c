@@ -92,6 +92,12 @@ static int open_sealed_memfd(void)
 	return fd;
 }
 
+/* It has seals as a memfd has, and no name either. */
+static int open_unlinked_on_tmpfs(void)
+{
+	return open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+}
+
 static int open_memfd_without_seals(void)
 {
 	return memfd_create("x", MFD_CLOEXEC);
@@ -190,6 +196,7 @@ static const struct {
 	{ open_file, "file", FD_FILE, O_RDWR, .reopen = true },
 	{ open_file_append, "file", FD_FILE, O_WRONLY, .append = true, .reopen = true },
 	{ open_proc, "file", FD_OPAQUE, O_RDONLY },
+	{ open_unlinked_on_tmpfs, "file", FD_FILE, O_RDWR, .reopen = true },
 	{ open_memfd, "memfd", FD_FILE, O_RDWR, .reopen = true },
 	{ open_sealed_memfd, "memfd", FD_FILE, O_RDWR, .reopen = true },
 	{ open_memfd_without_seals, "memfd", FD_FILE, O_RDWR, .reopen = true },
