@@ -18,7 +18,7 @@ struct ctl;
 /**
  * struct ctl_conf - for ctl_new().
  * @listen_fd: listening, non-blocking, borrowed; -1: connections come by ctl_handle() only
- * @max_conns: how many connections at once; a quarter of them, or CTL_CONNS_UID_MAX, of one user
+ * @max_conns: how many connections at once; a quarter of them of one user who cannot end the folder; at most CTL_CONNS_UID_MAX
  * @status: fills what core does not know
  * @shutdown: unmount and end; 0 or -errno
  * @crowded: are there so many descriptors that no connection is to be accepted for now? NULL: never

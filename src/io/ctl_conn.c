@@ -323,9 +323,10 @@ static unsigned int count_uid(const struct ctl *ctl, uid_t uid)
 static bool has_room(const struct ctl *ctl, uid_t uid)
 {
 	bool kept = uid == 0 || uid == ctl->conf.tree->uid;
-	unsigned int max = ctl->conf.max_conns,
-		     share = max / 4 < CTL_CONNS_UID_MAX ? max / 4 : CTL_CONNS_UID_MAX;
+	unsigned int max = ctl->conf.max_conns, share = kept ? max : max / 4;
 
+	if (share > CTL_CONNS_UID_MAX)
+		share = CTL_CONNS_UID_MAX;
 	return ctl->nr_conns < max + (kept ? CTL_CONNS_KEPT : 0) && count_uid(ctl, uid) < share;
 }
 
