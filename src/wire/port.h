@@ -44,7 +44,7 @@
 #define PORT_NAME_MAX 44
 #define PORT_UNIT_MAX 12
 
-enum port_source { PORT_SOURCE_BPF = 1, PORT_SOURCE_SAMPLER = 2 };
+enum port_source { PORT_SOURCE_BPF = 1, PORT_SOURCE_SAMPLER = 2, PORT_SOURCE_SERVICE = 3 };
 
 enum port_type {
 	PORT_U64 = 1,

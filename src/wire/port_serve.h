@@ -1,0 +1,113 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * port_serve.h - between the daemon, who serves a port, and who opens it; and the pool that the last two share.
+ *
+ *	client -- CTL_OPEN --> daemon -- struct port_open + one end of a socket pair --> server
+ *	       <-- the other end --
+ *	client <-- struct port_hello + descriptors ------------------------------------- server
+ *
+ * A port's entry keeps the daemon's end of the server's socket (AF_UNIX SOCK_SEQPACKET); the daemon's own server is a process of its
+ * own with such a socket, too. The daemon checks who may open, tells the server who it is, and has no part in anything after that. Either side learns by
+ * its end of the pair that the other is gone.
+ *
+ * Who trusts whom. The server believes the daemon. It believes nothing of a client's: what is in the pool it copies once, and
+ * checks the copy. A client takes of its server only memory that cannot shrink under it (F_SEAL_SHRINK, or a BPF map).
+ *
+ * The pool:
+ *
+ *	+--------------------------+ 0
+ *	| struct port_bell         |
+ *	|                          |
+ *	| canary                   | pool_off - PORT_CANARY
+ *	+--------------------------+ pool_off: a whole page
+ *	| what the client writes   | pool_size bytes
+ *	+--------------------------+
+ *	| canary                   |
+ *	+--------------------------+ pool_off + pool_size + PORT_CANARY <= size of the memory
+ *
+ * DOC: the bell. The client stores len and offset, then request + 1 (release). The server that sees another request than it last took
+ * (acquire) copies the bell and the bytes, does what there is to do, stores result, then done = the request that it took (release), and
+ * wakes who waits on done (futex). A client has one request under way; one that rings again before it is done, or
+ * changes the bytes meanwhile, has one of the two carried out, whole or torn: what is carried out is what was copied
+ * and checked. PORT_BELL_EVENTFD: if the server is not awake (bell.awake), the client adds 1 to the eventfd, after its store of request and a full
+ * fence; the server that goes to sleep clears awake, has a full fence, and looks once more. So one of the two sees the other's store.
+ */
+#ifndef KSHARED_WIRE_PORT_SERVE_H
+#define KSHARED_WIRE_PORT_SERVE_H
+
+#include <stdint.h>
+
+#define PORT_SERVE_MAGIC 0x31505248u /* "HRP1": also the version of this layout */
+#define PORT_CANARY 64
+#define PORT_HELLO_MS 5000 /* a client waits for so long */
+
+/* What the daemon's own server is asked for; 0 to any other. */
+enum port_what {
+	PORT_WHAT_SERVICE = 0,
+	PORT_WHAT_PAGE, /* port_open.page: enum port_page */
+	PORT_WHAT_TASK, /* target: a pidfd */
+	PORT_WHAT_CGROUP, /* target: a directory in cgroup2 */
+	PORT_WHAT_RULE, /* the same */
+};
+
+#define PORT_OPEN_PIDFD (1u << 0) /* the client's pidfd comes with it */
+#define PORT_OPEN_TARGET \
+	(1u << 1) /* the entry's descriptor does, to the daemon's own server only */
+#define PORT_OPEN_HOLD (1u << 2) /* nobody opens it: a rule begins to hold; there is no socket */
+#define PORT_OPEN_DROP (1u << 3) /* nobody opens it: the entry has ended; no descriptors */
+
+/* Descriptors, in this order: the client's socket, its pidfd, the target. */
+struct port_open {
+	uint32_t magic;
+	uint32_t what;
+	uint32_t page;
+	uint32_t access; /* 4 read, 2 write */
+	uint32_t flags;
+	uint32_t uid;
+	uint32_t gid;
+	uint32_t pid;
+	uint64_t entry; /* its number in the folder */
+	char name[256];
+};
+
+enum port_bell_kind {
+	PORT_BELL_NONE = 0, /* no pool */
+	PORT_BELL_EVENTFD,
+	PORT_BELL_BPF, /* a BPF program of type syscall, with struct port_ring as its context */
+};
+
+/* Descriptors, in this order: the page; if there is a pool: the pool; the bell. None if result is not 0. */
+struct port_hello {
+	uint32_t magic;
+	int32_t result; /* 0; -errno */
+	uint32_t bell; /* enum port_bell_kind */
+	uint32_t slot;
+	uint64_t token;
+	uint64_t pool_off; /* of the data in the pool's memory */
+	uint64_t pool_size;
+};
+
+struct port_bell {
+	uint32_t request;
+	uint32_t done;
+	int32_t result; /* of done: 0; -errno */
+	uint32_t awake; /* the server looks at request without being told */
+	uint64_t off;
+	uint64_t len;
+};
+
+/* The context of a bell that is a BPF program; its return value is 0 or -errno. */
+struct port_ring {
+	uint64_t token;
+	uint32_t slot;
+	uint32_t reserved;
+	uint64_t off;
+	uint64_t len;
+};
+
+_Static_assert(sizeof(struct port_open) == 40 + 256, "ABI");
+_Static_assert(sizeof(struct port_hello) == 40, "ABI");
+_Static_assert(sizeof(struct port_bell) == 32, "ABI");
+_Static_assert(sizeof(struct port_ring) == 32, "ABI");
+
+#endif
