@@ -207,10 +207,7 @@ int main(int argc, char **argv)
 		open_source(&sources[i]);
 	if (argc > 2)
 		serve(argv[2]);
-	for (long i = 0; i < seconds || seconds == 0; i++) {
+	for (long i = 0; i < seconds || seconds == 0; i++)
 		publish(count());
-		for (int k = 0; k < NR_SOURCES; k++)
-			renew_source(&sources[k]);
-	}
 	return 0;
 }

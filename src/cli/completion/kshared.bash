@@ -29,15 +29,19 @@ _kshared_path()
 	fi
 }
 
-# Fields of the port that has been named; with write, up to the value.
+# The name of a port; then fields of the one that has been named; with write, up to the value.
 _kshared_fields()
 {
-	local word name= field rest
+	local word before= name= field rest
 
 	for word in "${COMP_WORDS[@]:i_verb+1:COMP_CWORD-i_verb-1}"; do
-		[[ $word != -* ]] && name=$word && break
+		[[ $word != -* && $before != -n && $before != --interval ]] && name=$word && break
+		before=$word
 	done
-	[[ -n $name ]] || return
+	if [[ -z $name ]]; then
+		_kshared_names port ""
+		return
+	fi
 	while read -r field rest; do
 		[[ $field == "$cur"* ]] && COMPREPLY+=("$field")
 	done < <("${kshared[@]}" port read "$name" 2>/dev/null)
@@ -180,8 +184,6 @@ _kshared()
 				write) _kshared_words "--polled" ;;
 				watch) _kshared_words "-n --interval --json" ;;
 				esac
-			elif [[ $prev == "$verb" ]]; then
-				_kshared_names port ""
 			else
 				_kshared_fields
 			fi

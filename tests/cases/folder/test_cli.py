@@ -14,7 +14,7 @@ import harness
 UNDER_VALGRIND = False
 
 COMPLETION = os.path.join(harness.ROOT, "src/cli/completion")
-COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "rm", "folder", "help"]
+COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "port", "rm", "folder", "help"]
 USAGE, FAILED = 2, 1
 
 # Every line is refused: the status, and the words. {file}, {missing}, {full}, {longname} are filled in.
@@ -232,7 +232,7 @@ class BadInput(CliCase):
 
 class GoodInput(CliCase):
     def test_ls(self):
-        self.assertEqual(self.ok("ls").split(), ["mem", "srv"])
+        self.assertEqual(self.ok("ls").split(), ["mem", "port", "srv"])
         self.assertEqual(self.ok("ls", "srv").split(), ["file", "full", "reader", "socket", "waiting"])
         self.assertEqual(self.ok("ls", "srv/full"), "inner\n")
         self.assertEqual(self.ok("ls", "srv/file"), "file\n")
