@@ -235,6 +235,10 @@ static void answer(struct ctl_call *call, int result)
 	if (result < 0)
 		a->count = a->body_len = 0;
 	if (result >= 0 && rq->out_fd >= 0) {
+		if (call->e->kind->told) {
+			fill_entry(call->e, (struct ctl_entry *)a->body);
+			a->body_len = sizeof(struct ctl_entry);
+		}
 		a->borrowed = rq->out_borrowed;
 		a->quick = rq->out_quick;
 		a->fd = take_fd(&rq->out_fd);

@@ -11,6 +11,7 @@
 extern const struct kind *const kinds[];
 
 extern const struct kind kind_mem;
+extern const struct kind kind_port;
 extern const struct kind kind_srv;
 
 #endif

@@ -62,6 +62,11 @@ enum port_what {
 	PORT_WHAT_RULE, /* the same */
 };
 
+/* Flags of CTL_POST port/NAME */
+#define PORT_POST_WHAT 0xffu /* KPORT_*; 0: a service */
+#define PORT_POST_REPLACE \
+	(1u << 8) /* take over an entry of the caller's of the same sort, if there is one */
+
 #define PORT_OPEN_PIDFD (1u << 0) /* the client's pidfd comes with it */
 #define PORT_OPEN_TARGET \
 	(1u << 1) /* the entry's descriptor does, to the daemon's own server only */
