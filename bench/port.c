@@ -8,8 +8,8 @@
  * kills it at the first one does a million of them; and one that does make a call has to die of the filter, or it
  * proves nothing.
  *
- * What the publisher takes is measured from outside, on every CPU, by how much longer the same work takes while it runs: its timers
- * run in interrupts, which nobody accounts. Windows of work that were disturbed by anything larger do not count (the median).
+ * What the publisher takes is measured from outside, on every CPU: its timers run in interrupts, which nobody accounts, so a
+ * process looks at the clock all the time, and what is missing there while the publisher runs, and was not missing before, is what it took.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -41,8 +41,11 @@
 #include "bench.h"
 
 #define PROOF_READS 1000000
-#define WINDOWS 40 /* of work, on each CPU, with and without the publisher */
-#define WINDOW_NS 10000000 /* in which everything is published at least once */
+#define LOOK_NS \
+	400000000 /* at each CPU, with and without the publisher; less than real-time processes may have in a second */
+#define GAP_NS \
+	400 /* between two looks at the clock: more than a look takes, less than any interrupt */
+#define ELSEWHERE_NS 100000
 #define COST_ROUNDS 3
 #define PERIOD_NS 1000000 /* of everything here that looks at something regularly */
 #define CLOBBERS 10
@@ -545,42 +548,27 @@ static void clobber_group(void)
 
 /* ---- what the publisher takes ---- */
 
-static int by_size(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-
-	return x < y ? -1 : x > y;
-}
-
-/* Work that touches no memory, so that nothing but lost time makes it longer. */
-static void work(unsigned long n)
-{
-	uint64_t x = 88172645463325252ULL;
-
-	for (unsigned long i = 0; i < n; i++) {
-		x ^= x << 13;
-		x ^= x >> 7;
-		x ^= x << 17;
-		__asm__ volatile("" : "+r"(x));
-	}
-}
-
-/* The median of how long some work takes here, while no other process may run beside it. */
-static double window(unsigned long n)
+/*
+ * Which part of the time on this CPU is taken from a process that does nothing but look at the clock: what is missing between two looks. No
+ * other process may run here meanwhile; what is longer than any interrupt was the machine below.
+ */
+static double taken(void)
 {
 	static const struct sched_param first = { .sched_priority = 1 }, normal = { 0 };
-	double ns[WINDOWS];
+	int64_t start, then, now, lost = 0, elsewhere = 0;
 
 	bench_zero(sched_setscheduler(0, SCHED_FIFO, &first), "SCHED_FIFO");
-	for (int i = 0; i < WINDOWS; i++) {
-		int64_t start = bench_now_ns();
-
-		work(n);
-		ns[i] = (double)(bench_now_ns() - start);
-	}
+	start = then = bench_now_ns();
+	do {
+		now = bench_now_ns();
+		if (now - then > ELSEWHERE_NS)
+			elsewhere += now - then;
+		else if (now - then > GAP_NS)
+			lost += now - then;
+		then = now;
+	} while (now - start < LOOK_NS);
 	bench_zero(sched_setscheduler(0, SCHED_OTHER, &normal), "SCHED_OTHER");
-	qsort(ns, WINDOWS, sizeof(ns[0]), by_size);
-	return ns[WINDOWS / 2];
+	return (double)lost / (double)(now - start - elsewhere);
 }
 
 /* The keeper's child that serves the kernel's pages; 0: there is none. */
@@ -636,7 +624,7 @@ static double ran_ns(pid_t pid)
 }
 
 /* Of a millisecond of one core, all CPUs together. */
-static void cost_round(unsigned int round, unsigned long n)
+static void cost_round(unsigned int round)
 {
 	static const char *const ports[] = { "load", "cpu",  "memory", "vmstat",
 					     "psi",  "swap", "net",    "clock" };
@@ -651,7 +639,7 @@ static void cost_round(unsigned int round, unsigned long n)
 	end_publisher();
 	for (int cpu = 0; cpu < cpus && cpu < 256; cpu++) {
 		bench_move(cpu);
-		alone[cpu] = window(n);
+		alone[cpu] = taken();
 	}
 	for (int i = 0; i < NR; i++) {
 		open_ports[i] = kport_open(folder, ports[i], O_RDONLY, 0);
@@ -665,7 +653,7 @@ static void cost_round(unsigned int round, unsigned long n)
 	start = bench_now_ns();
 	for (int cpu = 0; cpu < cpus && cpu < 256; cpu++) {
 		bench_move(cpu);
-		lost += window(n) / alone[cpu] - 1;
+		lost += taken() - alone[cpu];
 	}
 	ran = (ran_ns(pid) - ran) / (double)(bench_now_ns() - start);
 	bench_emit(group, "1 ms of one core", round, 1e6);
@@ -678,14 +666,8 @@ static void cost_round(unsigned int round, unsigned long n)
 
 static void cost_group(void)
 {
-	unsigned long n = 1000;
-	double ns;
-
-	while ((ns = window(n)) < WINDOW_NS / 16)
-		n *= 2;
-	n = (unsigned long)((double)n * WINDOW_NS / ns);
 	for (unsigned int round = 0; round < COST_ROUNDS; round++)
-		cost_round(round, n);
+		cost_round(round);
 	bench_move(bench.cpu);
 	fflush(stdout);
 }
