@@ -10,8 +10,12 @@
  * own with such a socket, too. The daemon checks who may open, tells the server who it is, and has no part in anything after that. Either side learns by
  * its end of the pair that the other is gone.
  *
+ * The daemon shuts the server's end of a pair down for reading before it gives the other to a client: nothing can be sent to a server,
+ * and so no descriptor whose close would hold it up. What counts there is only that it hangs up.
+ *
  * Who trusts whom. The server believes the daemon. It believes nothing of a client's: what is in the pool it copies once, and
- * checks the copy. A client takes of its server only memory that cannot shrink under it (F_SEAL_SHRINK, or a BPF map).
+ * checks the copy. A client takes of its server only memory that cannot shrink under it (F_SEAL_SHRINK, or a BPF map),
+ * a bell that is an eventfd, and one that is a BPF program only of the daemon's own server: it runs with the client's rights.
  *
  * The pool:
  *
@@ -20,17 +24,19 @@
  *	|                          |
  *	| canary                   | pool_off - PORT_CANARY
  *	+--------------------------+ pool_off: a whole page
- *	| what the client writes   | pool_size bytes
+ *	| what the client writes   | pool_size bytes, a multiple of 8
  *	+--------------------------+
  *	| canary                   |
  *	+--------------------------+ pool_off + pool_size + PORT_CANARY <= size of the memory
  *
  * DOC: the bell. The client stores len and offset, then request + 1 (release). The server that sees another request than it last took
  * (acquire) copies the bell and the bytes, does what there is to do, stores result, then done = the request that it took (release), and
- * wakes who waits on done (futex). A client has one request under way; one that rings again before it is done, or
+ * wakes who waits on done (futex), if waiting says that somebody does: it is set before, and each side has a full fence between its store and its load. A client has one request under way; one that rings again before it is done, or
  * changes the bytes meanwhile, has one of the two carried out, whole or torn: what is carried out is what was copied
  * and checked. PORT_BELL_EVENTFD: if the server is not awake (bell.awake), the client adds 1 to the eventfd, after its store of request and a full
  * fence; the server that goes to sleep clears awake, has a full fence, and looks once more. So one of the two sees the other's store.
+ * A client whose server said to be awake, and does not answer at once, rings all the same. The server never reads the eventfd, which its
+ * client may have made to wait, or have emptied: it looks at the bell each time that it is rung.
  */
 #ifndef KSHARED_WIRE_PORT_SERVE_H
 #define KSHARED_WIRE_PORT_SERVE_H
@@ -40,6 +46,12 @@
 #define PORT_SERVE_MAGIC 0x31505248u /* "HRP1": also the version of this layout */
 #define PORT_CANARY 64
 #define PORT_HELLO_MS 5000 /* a client waits for so long */
+
+/*
+ * CTL_POST of an entry below port: flags has what is posted in its low byte, KPORT_TASK, KPORT_CGROUP, KPORT_RULE or 0 for a
+ * service, whose descriptor is the daemon's end of its server's socket; and
+ */
+#define PORT_POST_REPLACE (1u << 8) /* take the place of an entry of the same owner and sort */
 
 /* What the daemon's own server is asked for; 0 to any other. */
 enum port_what {
@@ -99,6 +111,8 @@ struct port_bell {
 	uint32_t awake; /* the server looks at request without being told */
 	uint64_t off;
 	uint64_t len;
+	uint32_t waiting; /* somebody waits for done by futex(2) */
+	uint32_t reserved;
 };
 
 /* The context of a bell that is a BPF program; its return value is 0 or -errno. */
@@ -112,7 +126,7 @@ struct port_ring {
 
 _Static_assert(sizeof(struct port_open) == 40 + 256, "ABI");
 _Static_assert(sizeof(struct port_hello) == 40, "ABI");
-_Static_assert(sizeof(struct port_bell) == 32, "ABI");
+_Static_assert(sizeof(struct port_bell) == 40, "ABI");
 _Static_assert(sizeof(struct port_ring) == 32, "ABI");
 
 #endif
