@@ -7,7 +7,13 @@
  * file too, so the structs have no types but u64.
  *
  * Values are the kernel's own, unrounded where /proc rounds them: times in ns, memory in pages. "cpu" has an element of
- * each struct for every possible CPU; "net" one for each device.
+ * each struct for every possible CPU; "net" one for each device. A field that is not to be had is not listed: there is
+ * no 0 that means "not known". Each page's head has its own period.
+ *
+ * From the sampler alone, and why: "net", since a device's counters are computed by its driver when somebody asks (a
+ * function behind ndo_get_stats64, which no BPF program can call; loopback, which keeps them per CPU, is the
+ * exception, not the rule); "swap", since the counters are variables without a symbol, and nothing that is
+ * reached points to them.
  */
 #ifndef KSHARED_WIRE_PORT_PAGES_H
 #define KSHARED_WIRE_PORT_PAGES_H
@@ -58,7 +64,10 @@ struct port_swap {
 	uint64_t total, free;
 };
 
-/* Averages in percent, fixed point, 11 bits of fraction; totals in ns. cpu, memory, io. */
+/*
+ * Averages in percent, fixed point, 11 bits of fraction; totals in ns. cpu, memory, io. The kernel adds up what its CPUs
+ * counted every two seconds, and whenever somebody reads one of the files: these are as old as that.
+ */
 struct port_psi {
 	struct {
 		uint64_t some_avg10, some_avg60, some_avg300, some_total;
@@ -75,6 +84,42 @@ struct port_net {
 /* In ns. */
 struct port_clock {
 	uint64_t monotonic, boottime, tai;
+};
+
+/*
+ * A process: all its threads, those that ended included, as /proc/PID/stat counts; times in ns, memory in pages. When it
+ * has ended, alive is 0 and the rest stays as it was.
+ * @state: the main thread's, a letter as in /proc/PID/stat
+ * @counted: threads whose own counters are in the sums: less than @threads if there are too many (publisher.h), and
+ *           then the sums lack the others'
+ * @start: since boot
+ * @utime, @stime: as the timer's ticks found it. /proc/PID/stat, and so the sampler, shows the two scaled so that together
+ *                 they are @runtime
+ * @runtime: as the scheduler measured it; of a thread that runs, up to its last tick. From the sampler: in ticks
+ */
+struct port_task {
+	uint64_t alive;
+	char state[8], comm[16];
+	uint64_t pid, threads, counted, start, utime, stime, runtime, min_flt, maj_flt, nvcsw,
+		nivcsw;
+	uint64_t rss, rss_file, rss_anon, rss_shmem;
+	uint64_t io_rchar, io_wchar, io_syscr, io_syscw, io_read_bytes, io_write_bytes,
+		io_cancelled_write_bytes;
+};
+
+/*
+ * A control group of version 2, but the root; times in ns, memory in pages. When it was removed, alive is 0 and the rest
+ * stays as it was. Listed is what the group had when it was added: memory_ and pids_ if it has those controllers,
+ * pressure. if the kernel has it.
+ * @cpu_*: as of the kernel's last flush, which reading cpu.stat makes: publisher_tick()
+ * @memory_max, @pids_max: UINT64_MAX: no limit
+ */
+struct port_cgroup {
+	uint64_t alive, populated, frozen, nr_descendants, nr_dying_descendants;
+	uint64_t cpu_usage, cpu_user, cpu_system;
+	uint64_t memory_current, memory_peak, memory_max;
+	uint64_t pids_current, pids_max;
+	struct port_psi pressure;
 };
 
 #ifndef __bpf__
@@ -102,15 +147,19 @@ struct port_spec {
 		.name = #member, .unit = (u), .type = PORT_FIXED, .fraction_bits = 11, \
 		.offset = offsetof(struct st, member), .count = 1                      \
 	}
-#define PORT_PSI_FIELDS(what)                                          \
-	PORT_FIELD_FIXED(port_psi, what.some_avg10, "%"),              \
-		PORT_FIELD_FIXED(port_psi, what.some_avg60, "%"),      \
-		PORT_FIELD_FIXED(port_psi, what.some_avg300, "%"),     \
-		PORT_FIELD(port_psi, what.some_total, PORT_U64, "ns"), \
-		PORT_FIELD_FIXED(port_psi, what.full_avg10, "%"),      \
-		PORT_FIELD_FIXED(port_psi, what.full_avg60, "%"),      \
-		PORT_FIELD_FIXED(port_psi, what.full_avg300, "%"),     \
-		PORT_FIELD(port_psi, what.full_total, PORT_U64, "ns")
+#define PORT_FIELD_CHARS(st, member)                                                            \
+	{                                                                                       \
+		.name = #member, .type = PORT_CHARS, .width = sizeof(((struct st *)0)->member), \
+		.offset = offsetof(struct st, member), .count = 1                               \
+	}
+#define PORT_PSI_FIELDS(st, what)                                                               \
+	PORT_FIELD_FIXED(st, what.some_avg10, "%"), PORT_FIELD_FIXED(st, what.some_avg60, "%"), \
+		PORT_FIELD_FIXED(st, what.some_avg300, "%"),                                    \
+		PORT_FIELD(st, what.some_total, PORT_U64, "ns"),                                \
+		PORT_FIELD_FIXED(st, what.full_avg10, "%"),                                     \
+		PORT_FIELD_FIXED(st, what.full_avg60, "%"),                                     \
+		PORT_FIELD_FIXED(st, what.full_avg300, "%"),                                    \
+		PORT_FIELD(st, what.full_total, PORT_U64, "ns")
 
 static const struct port_field port_load_fields[] = {
 	PORT_FIELD_FIXED(port_load, load1, "tasks"),
@@ -160,9 +209,9 @@ static const struct port_field port_swap_fields[] = {
 };
 
 static const struct port_field port_psi_fields[] = {
-	PORT_PSI_FIELDS(cpu),
-	PORT_PSI_FIELDS(memory),
-	PORT_PSI_FIELDS(io),
+	PORT_PSI_FIELDS(port_psi, cpu),
+	PORT_PSI_FIELDS(port_psi, memory),
+	PORT_PSI_FIELDS(port_psi, io),
 };
 
 static const struct port_field port_net_fields[] = {
@@ -183,6 +232,53 @@ static const struct port_field port_clock_fields[] = {
 	PORT_FIELD(port_clock, tai, PORT_U64, "ns"),
 };
 
+static const struct port_field port_task_fields[] = {
+	PORT_FIELD(port_task, alive, PORT_U64, ""),
+	PORT_FIELD_CHARS(port_task, state),
+	PORT_FIELD_CHARS(port_task, comm),
+	PORT_FIELD(port_task, pid, PORT_U64, ""),
+	PORT_FIELD(port_task, threads, PORT_U64, ""),
+	PORT_FIELD(port_task, counted, PORT_U64, ""),
+	PORT_FIELD(port_task, start, PORT_U64, "ns"),
+	PORT_FIELD(port_task, utime, PORT_U64, "ns"),
+	PORT_FIELD(port_task, stime, PORT_U64, "ns"),
+	PORT_FIELD(port_task, runtime, PORT_U64, "ns"),
+	PORT_FIELD(port_task, min_flt, PORT_U64, ""),
+	PORT_FIELD(port_task, maj_flt, PORT_U64, ""),
+	PORT_FIELD(port_task, nvcsw, PORT_U64, ""),
+	PORT_FIELD(port_task, nivcsw, PORT_U64, ""),
+	PORT_FIELD(port_task, rss, PORT_U64, "pages"),
+	PORT_FIELD(port_task, rss_file, PORT_U64, "pages"),
+	PORT_FIELD(port_task, rss_anon, PORT_U64, "pages"),
+	PORT_FIELD(port_task, rss_shmem, PORT_U64, "pages"),
+	PORT_FIELD(port_task, io_rchar, PORT_U64, "B"),
+	PORT_FIELD(port_task, io_wchar, PORT_U64, "B"),
+	PORT_FIELD(port_task, io_syscr, PORT_U64, ""),
+	PORT_FIELD(port_task, io_syscw, PORT_U64, ""),
+	PORT_FIELD(port_task, io_read_bytes, PORT_U64, "B"),
+	PORT_FIELD(port_task, io_write_bytes, PORT_U64, "B"),
+	PORT_FIELD(port_task, io_cancelled_write_bytes, PORT_U64, "B"),
+};
+
+static const struct port_field port_cgroup_fields[] = {
+	PORT_FIELD(port_cgroup, alive, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, populated, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, frozen, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, nr_descendants, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, nr_dying_descendants, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, cpu_usage, PORT_U64, "ns"),
+	PORT_FIELD(port_cgroup, cpu_user, PORT_U64, "ns"),
+	PORT_FIELD(port_cgroup, cpu_system, PORT_U64, "ns"),
+	PORT_FIELD(port_cgroup, memory_current, PORT_U64, "pages"),
+	PORT_FIELD(port_cgroup, memory_peak, PORT_U64, "pages"),
+	PORT_FIELD(port_cgroup, memory_max, PORT_U64, "pages"),
+	PORT_FIELD(port_cgroup, pids_current, PORT_U64, ""),
+	PORT_FIELD(port_cgroup, pids_max, PORT_U64, ""),
+	PORT_PSI_FIELDS(port_cgroup, pressure.cpu),
+	PORT_PSI_FIELDS(port_cgroup, pressure.memory),
+	PORT_PSI_FIELDS(port_cgroup, pressure.io),
+};
+
 #define PORT_SPEC(n, elements)                                                                  \
 	{                                                                                       \
 		.name = #n, .element_size = sizeof(struct port_##n), .nr_elements = (elements), \
@@ -201,6 +297,9 @@ static const struct port_spec port_specs[NR_PORT_PAGES] = {
 	[PORT_NET] = PORT_SPEC(net, PORT_NET_MAX),
 	[PORT_CLOCK] = PORT_SPEC(clock, 1),
 };
+
+static const struct port_spec port_task_spec = PORT_SPEC(task, 1);
+static const struct port_spec port_cgroup_spec = PORT_SPEC(cgroup, 1);
 
 /** port_data_off() - where the data of a page with @nr_fields fields begins. */
 static inline uint32_t port_data_off(uint32_t nr_fields)
@@ -276,6 +375,22 @@ static inline void port_format(struct port_head *h, const struct port_spec *s, u
 		f[i].count = nr_elements;
 		f[i].stride = s->element_size;
 	}
+}
+
+/**
+ * port_omit() - take fields off the table of a page that nobody has yet.
+ * @prefix: those whose names begin so
+ */
+static inline void port_omit(struct port_head *h, const char *prefix)
+{
+	struct port_field *f = (struct port_field *)(h + 1);
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < h->nr_fields; i++)
+		if (strncmp(f[i].name, prefix, strlen(prefix)) != 0)
+			f[kept++] = f[i];
+	memset(f + kept, 0, (h->nr_fields - kept) * sizeof(*f));
+	h->nr_fields = kept;
 }
 
 #endif

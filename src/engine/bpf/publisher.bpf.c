@@ -1,74 +1,43 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * publisher.bpf.c - kernel structures are copied into pages, by a timer on each CPU.
+ * publisher.bpf.c - kernel structures are copied into pages, by a timer.
  *
- * publisher_start(), run once on each CPU, arms that CPU's timer, which arms itself again for as long as somebody holds a
- * descriptor of the map of timers. Each timer looks at its own CPU and keeps what it saw in a slot; that of CPU conf.lead also
- * writes the pages. So each page has one writer, and no CPU's counters are read from elsewhere but those of vm events.
+ * publisher_look(), run once on each CPU, finds what is that CPU's own; publisher_start(), run on CPU conf.lead, finds the rest
+ * and arms the timer, which arms itself again for as long as somebody holds a descriptor of its map. There is one timer:
+ * what the interrupt costs is most of the cost, and other CPUs' counters are read by /proc from elsewhere, too. So each page has one
+ * writer.
  *
  * Structures are reached from the task that happens to run: task -> se.cfs_rq -> rq, and task -> cgroups -> memory -> node ->
- * zones. Runqueues, nodes, zones and the system's psi_group are never freed, so that their addresses are kept. All of it is read
- * by bpf_probe_read_kernel(): a wrong address is an error, and never a fault.
+ * zones. Runqueues, nodes, zones and the system's psi_group are never freed, so that their addresses are kept.
+ *
+ * vmstat, which is long, and accounts are written in each tenth pass (PUBLISHER_SLOW), as the heads of those pages say; the rest in each.
  */
-#include "publisher_abi.h"
-#include "vmlinux_port.h"
+#include "publisher_account.bpf.h"
+#include "publisher_read.bpf.h"
 
-#define __u64 unsigned long long
-#define __u32 unsigned int
-#define __u16 unsigned short
-#define __u8 unsigned char
-#define __s64 long long
-#define __s32 int
-#define __wsum unsigned int
-#define __be32 unsigned int
-#define __be16 unsigned short
-
-#include <bpf/bpf_helpers.h>
-#include <bpf/bpf_core_read.h>
-
-#define CLOCK_MONOTONIC 1
-#define TIMER_CPU_PIN 2 /* BPF_F_TIMER_CPU_PIN */
-#define MAP_ARRAY 2
-#define MAP_MMAPABLE 1024
+#define TICK_IDLE 4 /* of tick_sched.flags: it is idle now, since idle_entrytime */
 
 struct bpf_timer {
 	__u64 opaque[2];
 } __attribute__((aligned(8)));
 
-extern struct cgroup *bpf_cgroup_from_id(__u64 id) __ksym __weak;
-extern void bpf_cgroup_release(struct cgroup *c) __ksym __weak;
-
-/* The beginning of struct port_head is constant; the loader asserts that this is the rest. */
-struct page {
-	char constant[128];
-	__u64 seq, writes, sample_ns;
-};
-
-struct cpu_timer {
+struct pass_timer {
 	struct bpf_timer timer;
 };
 
-struct cpu_slot {
-	__u64 seq;
-	__u64 rq;
-	struct port_cpu sample;
-};
-
-const volatile struct publisher_conf conf = {};
-struct publisher_found found = {};
 __u64 psi_cgroup_id = 0; /* any below the root of version 2 */
-static struct cpu_slot slots[PORT_CPUS_MAX];
+__u64 nr_passes = 0, busy_ns = 0;
 
-/* The lead's: too large for its stack. */
+/* Too large for the stack. */
 static __u64 zone_sum[PUBLISHER_ITEMS_MAX], numa_sum[PUBLISHER_ITEMS_MAX];
 static __u64 node_sum[PUBLISHER_ITEMS_MAX], event_sum[PUBLISHER_EVENTS_MAX];
 static __u64 items[PUBLISHER_EVENTS_MAX];
 
 struct {
 	__uint(type, MAP_ARRAY);
-	__uint(max_entries, PORT_CPUS_MAX);
+	__uint(max_entries, 1);
 	__type(key, __u32);
-	__type(value, struct cpu_timer);
+	__type(value, struct pass_timer);
 } timers SEC(".maps");
 
 /* The loader sets their sizes. */
@@ -88,25 +57,11 @@ PAGE_MAP(vmstat);
 PAGE_MAP(psi);
 PAGE_MAP(clock);
 
-/* A pass: see port.h. The exchange's value is used, which makes it a full barrier. */
-static __always_inline void *begin(void *map, __u32 which)
+static __always_inline struct page *first(void *map)
 {
 	__u32 zero = 0;
-	struct page *p = bpf_map_lookup_elem(map, &zero);
 
-	if (p && !conf.no_seqlock && __sync_fetch_and_add(&p->seq, 1) == ~0ULL)
-		return NULL;
-	barrier();
-	return p;
-}
-
-static __always_inline void end(struct page *p, __u64 now)
-{
-	p->writes++;
-	p->sample_ns = now;
-	barrier();
-	if (!conf.no_seqlock && __sync_fetch_and_add(&p->seq, 1) == ~0ULL)
-		p->writes = 0;
+	return bpf_map_lookup_elem(map, &zero);
 }
 
 static __always_inline void *data(void *page, __u32 which)
@@ -114,75 +69,28 @@ static __always_inline void *data(void *page, __u32 which)
 	return (char *)page + conf.data_off[which];
 }
 
-/* This CPU, into its slot. */
-static __always_inline void look_at_cpu(struct cpu_slot *s, __u32 cpu)
-{
-	struct task_struct *task = (void *)bpf_get_current_task();
-	struct rq *rq = BPF_CORE_READ(task, se.cfs_rq, rq);
-	__u64 stat[10] = {};
-	struct port_cpu *c = &s->sample;
-
-	/* After its CPU went offline a timer may come on another one. */
-	if (!rq || BPF_CORE_READ(rq, cpu) != cpu)
-		return;
-	if (__sync_fetch_and_add(&s->seq, 1) == ~0ULL)
-		return;
-	s->rq = (__u64)rq;
-	c->nr_running = BPF_CORE_READ(rq, nr_running);
-	c->nr_switches = BPF_CORE_READ(rq, nr_switches);
-	if (conf.percpu.cpustat &&
-	    !bpf_probe_read_kernel(stat, sizeof(stat), (char *)rq + conf.percpu.cpustat)) {
-		c->user = stat[CPUTIME_USER];
-		c->nice = stat[CPUTIME_NICE];
-		c->system = stat[CPUTIME_SYSTEM];
-		c->softirq = stat[CPUTIME_SOFTIRQ];
-		c->irq = stat[CPUTIME_IRQ];
-		c->idle = stat[CPUTIME_IDLE];
-		c->iowait = stat[CPUTIME_IOWAIT];
-		c->steal = stat[CPUTIME_STEAL];
-		c->guest = stat[CPUTIME_GUEST];
-		c->guest_nice = stat[CPUTIME_GUEST_NICE];
-	}
-	if (conf.percpu.tick_sched) {
-		struct tick_sched *ts = (void *)((char *)rq + conf.percpu.tick_sched);
-		__u64 idle = BPF_CORE_READ(ts, idle_sleeptime);
-
-		/* Where idle CPUs have no tick, it is not in cpustat. */
-		if (idle) {
-			c->idle = idle;
-			c->iowait = BPF_CORE_READ(ts, iowait_sleeptime);
-		}
-	}
-	c->sample_ns = bpf_ktime_get_ns();
-	if (__sync_fetch_and_add(&s->seq, 1) == ~0ULL)
-		s->rq = 0;
-}
-
 static __always_inline void publish_load(__u64 now)
 {
+	struct page *p = first(&page_load);
 	struct port_load *d;
-	struct page *p;
 
-	if (!found.avenrun)
-		return;
-	p = begin(&page_load, PORT_LOAD);
-	if (!p)
+	if (!found.avenrun || !begin(p))
 		return;
 	d = data(p, PORT_LOAD);
-	bpf_probe_read_kernel(d, sizeof(*d), (void *)found.avenrun);
+	d->load1 = u64_at(found.avenrun);
+	d->load5 = u64_at(found.avenrun + 8);
+	d->load15 = u64_at(found.avenrun + 16);
 	end(p, now);
 }
 
-static __always_inline void publish_clock(void)
+static __always_inline void publish_clock(__u64 now)
 {
-	struct page *p = begin(&page_clock, PORT_CLOCK);
+	struct page *p = first(&page_clock);
 	struct port_clock *d;
-	__u64 now;
 
-	if (!p)
+	if (!begin(p))
 		return;
 	d = data(p, PORT_CLOCK);
-	now = bpf_ktime_get_ns();
 	d->monotonic = now;
 	d->boottime = bpf_ktime_get_boot_ns();
 	d->tai = bpf_ktime_get_tai_ns();
@@ -191,69 +99,81 @@ static __always_inline void publish_clock(void)
 
 static __always_inline void publish_psi(__u64 now)
 {
-	struct psi_group *g = (void *)found.psi_system;
-	struct port_psi *d;
-	struct page *p;
-	__u64 total[6], avg[6][3];
+	struct page *p = first(&page_psi);
 
-	if (!g || bpf_core_read(total, sizeof(total), &g->total) ||
-	    bpf_core_read(avg, sizeof(avg), &g->avg))
+	if (!found.psi_system || !begin(p))
 		return;
-	p = begin(&page_psi, PORT_PSI);
-	if (!p)
-		return;
-	d = data(p, PORT_PSI);
-#define PSI(what, n)                           \
-	d->what.some_avg10 = avg[n][0];        \
-	d->what.some_avg60 = avg[n][1];        \
-	d->what.some_avg300 = avg[n][2];       \
-	d->what.some_total = total[n];         \
-	d->what.full_avg10 = avg[(n) + 1][0];  \
-	d->what.full_avg60 = avg[(n) + 1][1];  \
-	d->what.full_avg300 = avg[(n) + 1][2]; \
-	d->what.full_total = total[(n) + 1];
-	PSI(io, 0)
-	PSI(memory, 2)
-	/* "full" of the CPU is undefined for the whole system: 0, as in /proc. */
-	d->cpu.some_avg10 = avg[4][0];
-	d->cpu.some_avg60 = avg[4][1];
-	d->cpu.some_avg300 = avg[4][2];
-	d->cpu.some_total = total[4];
+	read_psi(data(p, PORT_PSI), found.psi_system, true);
 	end(p, now);
+}
+
+/*
+ * Where idle CPUs have no tick, how long they idled is not in cpustat; and of one that is idle now the kernel adds, when
+ * asked, how long it has been so. It counts as waiting while any task that ran there waits for I/O.
+ */
+static __always_inline void read_idle(struct port_cpu *c, __u64 rq)
+{
+	struct tick_sched *ts = AT(tick_sched, rq + conf.percpu.tick_sched);
+	__u32 seq = ts->idle_sleeptime_seq.sequence;
+	__u64 idle, iowait, since;
+	bool is_idle;
+	__s64 more;
+
+	barrier();
+	idle = ts->idle_sleeptime;
+	iowait = ts->iowait_sleeptime;
+	since = ts->idle_entrytime;
+	is_idle = ts->flags & TICK_IDLE;
+	barrier();
+	/* It is being written: what was there before stays. */
+	if ((seq & 1) || ts->idle_sleeptime_seq.sequence != seq)
+		return;
+	if (!idle && !is_idle) {
+		__u64 stat = rq + conf.percpu.cpustat;
+
+		c->idle = u64_at(stat + CPUTIME_IDLE * 8);
+		c->iowait = u64_at(stat + CPUTIME_IOWAIT * 8);
+		return;
+	}
+	more = is_idle ? bpf_ktime_get_ns() - since : 0;
+	if (more > 0 && AT(rq, rq)->nr_iowait.counter > 0)
+		iowait += more;
+	else if (more > 0)
+		idle += more;
+	c->idle = idle;
+	c->iowait = iowait;
 }
 
 static __always_inline void publish_cpus(__u64 now)
 {
-	struct page *p = begin(&page_cpu, PORT_CPU);
+	struct page *p = first(&page_cpu);
 	struct port_cpu *d;
 
-	if (!p)
+	if (!begin(p))
 		return;
 	d = data(p, PORT_CPU);
-	for (__u32 i = 0; i < PORT_CPUS_MAX && i < conf.nr_cpus; i++) {
-		struct port_cpu copy;
-		__u64 seq = __sync_fetch_and_add(&slots[i].seq, 0);
+	for (__u32 i = 0; i < PORT_CPUS_MAX && i < conf.nr_cpus; i++, d++) {
+		__u64 rq = found.rqs[i], stat = rq + conf.percpu.cpustat;
 
-		copy = slots[i].sample;
-		/* Of one that is being written the last one stays. */
-		if (!(seq & 1) && __sync_fetch_and_add(&slots[i].seq, 0) == seq)
-			d[i] = copy;
+		if (!rq)
+			continue;
+		d->sample_ns = now;
+		d->nr_running = AT(rq, rq)->nr_running;
+		d->nr_switches = AT(rq, rq)->nr_switches;
+		if (!conf.percpu.cpustat)
+			continue;
+		d->user = u64_at(stat + CPUTIME_USER * 8);
+		d->nice = u64_at(stat + CPUTIME_NICE * 8);
+		d->system = u64_at(stat + CPUTIME_SYSTEM * 8);
+		d->softirq = u64_at(stat + CPUTIME_SOFTIRQ * 8);
+		d->irq = u64_at(stat + CPUTIME_IRQ * 8);
+		d->steal = u64_at(stat + CPUTIME_STEAL * 8);
+		d->guest = u64_at(stat + CPUTIME_GUEST * 8);
+		d->guest_nice = u64_at(stat + CPUTIME_GUEST_NICE * 8);
+		if (conf.percpu.tick_sched)
+			read_idle(d, rq);
 	}
 	end(p, now);
-}
-
-static __always_inline void clear(volatile __u64 *sum, __u32 n)
-{
-	for (__u32 i = 0; i < n; i++)
-		sum[i] = 0;
-}
-
-static __always_inline void add(__u64 *sum, __u32 n, __u32 most, __u64 from)
-{
-	if (n > most || bpf_probe_read_kernel(items, n * 8, (void *)from))
-		return;
-	for (__u32 i = 0; i < most && i < n; i++)
-		sum[i] += items[i];
 }
 
 /* Counters that are kept in parts may be below 0 for a moment. */
@@ -262,37 +182,37 @@ static __always_inline __u64 positive(__u64 n)
 	return (__s64)n < 0 ? 0 : n;
 }
 
+static __always_inline __u64 zones_item(__u32 item)
+{
+	__u64 sum = 0;
+
+	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX && i < found.nr_zones; i++)
+		sum += u64_at(MEMBER(zone, found.zones[i], vm_stat) + item * 8);
+	return positive(sum);
+}
+
+static __always_inline __u64 nodes_item(__u32 item)
+{
+	__u64 sum = 0;
+
+	for (__u32 i = 0; i < PUBLISHER_NODES_MAX && i < found.nr_nodes; i++)
+		sum += u64_at(MEMBER(pglist_data, found.nodes[i], vm_stat) + item * 8);
+	return positive(sum);
+}
+
 static __always_inline void publish_memory(__u64 now)
 {
+	struct page *p = first(&page_memory);
 	struct port_memory *d;
-	struct page *p;
 	__u64 managed = 0;
 
-	clear(zone_sum, sizeof(zone_sum) / 8);
-	clear(numa_sum, sizeof(numa_sum) / 8);
-	clear(node_sum, sizeof(node_sum) / 8);
-	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX && i < found.nr_zones; i++) {
-		struct zone *z = (void *)found.zones[i];
-
-		managed += BPF_CORE_READ(z, managed_pages.counter);
-		add(zone_sum, conf.nr_zone_items, PUBLISHER_ITEMS_MAX,
-		    (__u64)__builtin_preserve_access_index(&z->vm_stat));
-		if (conf.nr_numa_items)
-			add(numa_sum, conf.nr_numa_items, PUBLISHER_ITEMS_MAX,
-			    (__u64)__builtin_preserve_access_index(&z->vm_numa_event));
-	}
-	for (__u32 i = 0; i < PUBLISHER_NODES_MAX && i < found.nr_nodes; i++) {
-		struct pglist_data *n = (void *)found.nodes[i];
-
-		add(node_sum, conf.nr_node_items, PUBLISHER_ITEMS_MAX,
-		    (__u64)__builtin_preserve_access_index(&n->vm_stat));
-	}
-	p = begin(&page_memory, PORT_MEMORY);
-	if (!p)
+	if (!begin(p))
 		return;
 	d = data(p, PORT_MEMORY);
-#define ZONE(item) positive(zone_sum[bpf_core_enum_value(enum zone_stat_item, item) & 63])
-#define NODE(item) positive(node_sum[bpf_core_enum_value(enum node_stat_item, item) & 63])
+	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX && i < found.nr_zones; i++)
+		managed += POINTER(zone, found.zones[i], managed_pages.counter);
+#define ZONE(item) zones_item(bpf_core_enum_value(enum zone_stat_item, item))
+#define NODE(item) nodes_item(bpf_core_enum_value(enum node_stat_item, item))
 	d->total = managed;
 	d->free = ZONE(NR_FREE_PAGES);
 	d->mlocked = ZONE(NR_MLOCK);
@@ -313,19 +233,45 @@ static __always_inline void publish_memory(__u64 now)
 	end(p, now);
 }
 
-/* After publish_memory(): of zones and nodes it has the sums already. */
+static __always_inline void clear(volatile __u64 *sum, __u32 n)
+{
+	for (__u32 i = 0; i < n; i++)
+		sum[i] = 0;
+}
+
+static __always_inline void add(__u64 *sum, __u32 n, __u32 most, __u64 from)
+{
+	if (n > most || bpf_probe_read_kernel(items, n * 8, (void *)from))
+		return;
+	for (__u32 i = 0; i < most && i < n; i++)
+		sum[i] += items[i];
+}
+
 static __always_inline void publish_vmstat(__u64 now)
 {
-	struct page *p;
+	struct page *p = first(&page_vmstat);
 	__u64 *d;
 
+	clear(zone_sum, sizeof(zone_sum) / 8);
+	clear(numa_sum, sizeof(numa_sum) / 8);
+	clear(node_sum, sizeof(node_sum) / 8);
 	clear(event_sum, sizeof(event_sum) / 8);
+	for (__u32 i = 0; i < PUBLISHER_ZONES_MAX && i < found.nr_zones; i++) {
+		__u64 z = found.zones[i];
+
+		add(zone_sum, conf.nr_zone_items, PUBLISHER_ITEMS_MAX, MEMBER(zone, z, vm_stat));
+		if (conf.nr_numa_items)
+			add(numa_sum, conf.nr_numa_items, PUBLISHER_ITEMS_MAX,
+			    MEMBER(zone, z, vm_numa_event));
+	}
+	for (__u32 i = 0; i < PUBLISHER_NODES_MAX && i < found.nr_nodes; i++)
+		add(node_sum, conf.nr_node_items, PUBLISHER_ITEMS_MAX,
+		    MEMBER(pglist_data, found.nodes[i], vm_stat));
 	for (__u32 i = 0; i < PORT_CPUS_MAX && i < conf.nr_cpus; i++)
-		if (slots[i].rq)
+		if (found.rqs[i])
 			add(event_sum, conf.nr_events, PUBLISHER_EVENTS_MAX,
-			    slots[i].rq + conf.percpu.vm_events);
-	p = begin(&page_vmstat, PORT_VMSTAT);
-	if (!p)
+			    found.rqs[i] + conf.percpu.vm_events);
+	if (!begin(p))
 		return;
 	d = data(p, PORT_VMSTAT);
 	for (__u32 i = 0; i < PUBLISHER_ITEMS_MAX && i < conf.nr_zone_items; i++)
@@ -344,27 +290,23 @@ static __always_inline void publish_vmstat(__u64 now)
 	end(p, now);
 }
 
-static int tick(void *map, __u32 *key, struct cpu_timer *t)
+static int tick(void *map, __u32 *key, struct pass_timer *t)
 {
-	__u32 cpu = *key;
+	__u64 now = bpf_ktime_get_ns();
+	__u32 share = nr_passes++ % PUBLISHER_SLOW;
 
-	if (cpu >= PORT_CPUS_MAX)
-		return 0;
-	look_at_cpu(&slots[cpu], cpu);
-	if (cpu == conf.lead) {
-		__u64 now = bpf_ktime_get_ns();
-
-		publish_clock();
-		publish_load(now);
-		publish_cpus(now);
-		publish_psi(now);
-		if (found.nr_zones) {
-			publish_memory(now);
-			if (conf.percpu.vm_events)
-				publish_vmstat(now);
-		}
+	publish_clock(now);
+	publish_load(now);
+	publish_cpus(now);
+	publish_psi(now);
+	if (found.nr_zones) {
+		publish_memory(now);
+		if (conf.percpu.vm_events && share == 0)
+			publish_vmstat(now);
 	}
+	publish_accounts(share, now);
 	bpf_timer_start(&t->timer, conf.period_ns, TIMER_CPU_PIN);
+	busy_ns += bpf_ktime_get_ns() - now;
 	return 0;
 }
 
@@ -422,7 +364,7 @@ static __always_inline void find_psi(void)
 	struct cgroup *c;
 	struct psi_group *g, *up;
 
-	if (!psi_cgroup_id || !bpf_cgroup_from_id || !bpf_cgroup_release)
+	if (!psi_cgroup_id)
 		return;
 	c = bpf_cgroup_from_id(psi_cgroup_id);
 	if (!c)
@@ -449,17 +391,21 @@ static __always_inline void find_psi(void)
 static __always_inline void find_avenrun(void)
 {
 	unsigned char text[64] = {};
+	__u64 at = 0;
 
-	found.avenrun = conf.avenrun;
-	if (found.avenrun || !conf.get_avenrun ||
-	    bpf_probe_read_kernel(text, sizeof(text), (void *)conf.get_avenrun))
+	if (!bpf_kallsyms_lookup_name("avenrun", sizeof("avenrun"), 0, &at)) {
+		found.avenrun = at;
+		return;
+	}
+	if (bpf_kallsyms_lookup_name("get_avenrun", sizeof("get_avenrun"), 0, &at) ||
+	    bpf_probe_read_kernel(text, sizeof(text), (void *)at))
 		return;
 	for (__u32 i = 0; i < sizeof(text) - 7; i++) {
 		if ((text[i] & 0xf8) != 0x48 || (text[i + 1] != 0x8b && text[i + 1] != 0x03))
 			continue;
 		/* mod 00, r/m 101: disp32(%rip); r/m 100 and 25: an absolute disp32 */
 		if ((text[i + 2] & 0xc7) == 0x05) {
-			found.avenrun = conf.get_avenrun + i + 7 +
+			found.avenrun = at + i + 7 +
 				(__s64)(__s32)(text[i + 3] | text[i + 4] << 8 | text[i + 5] << 16 |
 					       (__u32)text[i + 6] << 24);
 			return;
@@ -473,21 +419,35 @@ static __always_inline void find_avenrun(void)
 	}
 }
 
-/* Runs on the CPU whose timer it arms. Return: 0; else the timer's error. */
+/* Runs on each CPU. */
+SEC("syscall")
+int publisher_look(void *ctx)
+{
+	struct task_struct *task = (void *)bpf_get_current_task();
+	__u32 cpu = bpf_get_smp_processor_id();
+	struct rq *rq = BPF_CORE_READ(task, se.cfs_rq, rq);
+
+	if (!rq || BPF_CORE_READ(rq, cpu) != cpu || cpu >= PORT_CPUS_MAX)
+		return -EINVAL;
+	found.rqs[cpu] = (__u64)rq;
+	if (conf.percpu.this_cpu_off)
+		found.cpu_offs[cpu] = u64_at((__u64)rq + conf.percpu.this_cpu_off);
+	return 0;
+}
+
+/* After publisher_look(), on the CPU that the timer stays on. Return: 0; else the timer's error. */
 SEC("syscall")
 int publisher_start(void *ctx)
 {
-	__u32 cpu = bpf_get_smp_processor_id();
-	struct cpu_timer *t = bpf_map_lookup_elem(&timers, &cpu);
+	__u32 zero = 0;
+	struct pass_timer *t = bpf_map_lookup_elem(&timers, &zero);
 	int r;
 
 	if (!t)
-		return -22;
-	if (cpu == conf.lead) {
-		find_zones();
-		find_psi();
-		find_avenrun();
-	}
+		return -EINVAL;
+	find_zones();
+	find_psi();
+	find_avenrun();
 	r = bpf_timer_init(&t->timer, &timers, CLOCK_MONOTONIC);
 	if (r)
 		return r;

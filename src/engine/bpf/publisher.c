@@ -6,11 +6,11 @@
  * many counters there are (the same), a cgroup from which the system's pressure is reached. Each page's head and fields
  * are written by an update of the map, never by a mapping: a map that is mapped for writing cannot be frozen.
  */
-#include "publisher.h"
+#include "engine/bpf/publisher_impl.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -26,24 +26,14 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
-#include "engine/bpf/publisher_abi.h"
-#include "engine/bpf/publisher.skel.h"
-
 #define FIRST_SAMPLE_TRIES 500 /* of 1 ms */
+#define CPU_TIMES 10 /* of port_cpu_fields, after the first */
 #define VMSTAT_UNREACHED \
 	4 /* lines between the nodes' counters and the events: thresholds, computed when read */
 
 _Static_assert(offsetof(struct port_head, seq) == 128, "publisher.bpf.c: struct page");
 _Static_assert(offsetof(struct port_head, writes) == 136, "publisher.bpf.c: struct page");
 _Static_assert(offsetof(struct port_head, sample_ns) == 144, "publisher.bpf.c: struct page");
-
-struct publisher {
-	struct publisher_bpf *bpf;
-	uint64_t size[NR_PORT_PAGES];
-	bool served[NR_PORT_PAGES];
-	struct port_field vmstat_fields[PORT_VMSTAT_MAX];
-	struct port_spec vmstat;
-};
 
 static void free_publisher_p(struct publisher **p)
 {
@@ -98,20 +88,21 @@ static long long percpu_offset(const struct btf *btf, const char *name)
 	return runqueues < 0 || wanted < 0 ? 0 : wanted - runqueues;
 }
 
-static void find_symbols(struct publisher_conf *c)
+/* A constant of an enum that has no name. Return: 0: there is none. */
+static uint64_t find_value(const struct btf *btf, const char *name)
 {
-	cleanup(close_file_p) FILE *f = fopen("/proc/kallsyms", "re");
-	char line[512], name[256];
-	unsigned long long at;
+	uint32_t nr = btf__type_cnt(btf);
 
-	while (f && fgets(line, sizeof(line), f)) {
-		if (sscanf(line, "%llx %*c %255s", &at, name) != 2)
+	for (uint32_t id = 1; id < nr; id++) {
+		const struct btf_type *t = btf__type_by_id(btf, id);
+
+		if (!btf_is_enum(t) || t->name_off)
 			continue;
-		if (strcmp(name, "avenrun") == 0)
-			c->avenrun = at;
-		else if (strcmp(name, "get_avenrun") == 0)
-			c->get_avenrun = at;
+		for (int i = 0; i < btf_vlen(t); i++)
+			if (strcmp(btf__name_by_offset(btf, btf_enum(t)[i].name_off), name) == 0)
+				return btf_enum(t)[i].val;
 	}
+	return 0;
 }
 
 /* Counters of huge pages are kept in pages, and shown in huge ones. */
@@ -206,6 +197,9 @@ static int read_btf(struct publisher_conf *c)
 	c->nr_numa_items = numa > 0 ? numa : 0;
 	c->nr_node_items = node;
 	c->nr_events = events > 0 ? events : 0;
+	c->css_online = find_value(btf, "CSS_ONLINE");
+	c->cgroup_frozen = 1ULL << find_value(btf, "CGRP_FROZEN");
+	c->percpu.this_cpu_off = percpu_offset(btf, "this_cpu_off");
 	c->percpu.cpustat = percpu_offset(btf, "kernel_cpustat");
 	c->percpu.tick_sched = percpu_offset(btf, "tick_cpu_sched");
 	c->percpu.vm_events = events > 0 ? percpu_offset(btf, "vm_event_states") : 0;
@@ -246,7 +240,6 @@ static int configure(struct publisher *p, const struct publisher_options *o)
 
 	if (r)
 		return r;
-	find_symbols(c);
 	c->period_ns = o->period_ns ? o->period_ns : PUBLISHER_PERIOD_NS;
 	c->no_seqlock = o->no_seqlock;
 	c->nr_cpus = libbpf_num_possible_cpus();
@@ -258,6 +251,8 @@ static int configure(struct publisher *p, const struct publisher_options *o)
 		c->lead++;
 	if (make_vmstat(p, c))
 		c->percpu.vm_events = 0;
+	c->task_off = port_data_off(port_task_spec.nr_fields);
+	c->cgroup_off = port_data_off(port_cgroup_spec.nr_fields);
 	for (int i = 0; i < NR_PORT_PAGES; i++) {
 		const struct port_spec *s = i == PORT_VMSTAT ? &p->vmstat : &port_specs[i];
 		uint64_t size = port_page_size(s, s->nr_elements ? s->nr_elements : c->nr_cpus);
@@ -289,34 +284,48 @@ static int publish_heads(struct publisher *p, const struct publisher_options *o)
 			continue;
 		fd = bpf_map__fd(page_map(p, i));
 		port_format(h, s, s->nr_elements ? s->nr_elements : c->nr_cpus, PORT_SOURCE_BPF,
-			    c->period_ns, o->generation);
+			    i == PORT_VMSTAT ? c->period_ns * PUBLISHER_SLOW : c->period_ns,
+			    o->generation);
+		/* No field is listed that cannot be filled. */
+		if (i == PORT_CPU && !c->percpu.cpustat)
+			for (int n = 1; n <= CPU_TIMES; n++)
+				port_omit(h, port_cpu_fields[n].name);
 		if (bpf_map_update_elem(fd, &zero, h, BPF_ANY) || bpf_map_freeze(fd))
 			return -errno;
 	}
 	return 0;
 }
 
-/* On each CPU that we may run on, once. */
-static int start_timers(struct publisher *p)
+static int run_on(struct bpf_program *program, int cpu)
 {
-	cpu_set_t before, one;
-	int r = 0;
+	LIBBPF_OPTS(bpf_test_run_opts, run);
+	cpu_set_t one;
+
+	CPU_ZERO(&one);
+	CPU_SET(cpu, &one);
+	if (sched_setaffinity(0, sizeof(one), &one) ||
+	    bpf_prog_test_run_opts(bpf_program__fd(program), &run))
+		return -errno;
+	return (int)run.retval;
+}
+
+/* Each CPU that we may run on is looked at, once. */
+static int start_timer(struct publisher *p)
+{
+	cpu_set_t before;
+	int r = 0, nr = 0;
 
 	if (sched_getaffinity(0, sizeof(before), &before))
 		return -errno;
 	for (int cpu = 0; cpu < PORT_CPUS_MAX && !r; cpu++) {
-		LIBBPF_OPTS(bpf_test_run_opts, run);
-
 		if (!CPU_ISSET(cpu, &before))
 			continue;
-		CPU_ZERO(&one);
-		CPU_SET(cpu, &one);
-		if (sched_setaffinity(0, sizeof(one), &one) ||
-		    bpf_prog_test_run_opts(bpf_program__fd(p->bpf->progs.publisher_start), &run))
-			r = -errno;
-		else
-			r = (int)run.retval;
+		r = run_on(p->bpf->progs.publisher_look, cpu);
+		nr++;
 	}
+	p->every_cpu = nr >= sysconf(_SC_NPROCESSORS_ONLN);
+	if (!r)
+		r = run_on(p->bpf->progs.publisher_start, p->bpf->rodata->conf.lead);
 	sched_setaffinity(0, sizeof(before), &before);
 	return r;
 }
@@ -349,19 +358,20 @@ static bool is_served(const struct publisher *p, enum port_page page)
 	return served;
 }
 
-static void wait_for_first(const struct publisher *p)
+bool publisher_wait_written(int fd, uint64_t size, uint64_t times)
 {
-	struct port_head *h = mmap(NULL, p->size[PORT_CPU], PROT_READ, MAP_SHARED,
-				   bpf_map__fd(p->bpf->maps.page_cpu), 0);
+	struct port_head *h = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	bool written = false;
 
 	if (h == MAP_FAILED)
-		return;
-	for (int i = 0; i < FIRST_SAMPLE_TRIES; i++) {
-		if (__atomic_load_n(&h->writes, __ATOMIC_ACQUIRE) >= 2)
-			break;
-		usleep(1000);
+		return false;
+	for (int i = 0; i < FIRST_SAMPLE_TRIES && !written; i++) {
+		written = __atomic_load_n(&h->writes, __ATOMIC_ACQUIRE) >= times;
+		if (!written)
+			usleep(1000);
 	}
-	munmap(h, p->size[PORT_CPU]);
+	munmap(h, size);
+	return written;
 }
 
 int publisher_new(struct publisher **ret, const struct publisher_options *o)
@@ -372,6 +382,8 @@ int publisher_new(struct publisher **ret, const struct publisher_options *o)
 
 	if (!p)
 		return -ENOMEM;
+	publisher_init_accounts(p);
+	p->generation = o->generation;
 	libbpf_set_print(quiet);
 	p->bpf = publisher_bpf__open();
 	if (!p->bpf)
@@ -386,12 +398,12 @@ int publisher_new(struct publisher **ret, const struct publisher_options *o)
 	if (r)
 		return r;
 	p->bpf->bss->psi_cgroup_id = find_cgroup(made);
-	r = start_timers(p);
+	r = start_timer(p);
 	if (*made)
 		rmdir(made);
 	if (r)
 		return r;
-	wait_for_first(p);
+	publisher_wait_written(bpf_map__fd(p->bpf->maps.page_cpu), p->size[PORT_CPU], 2);
 	for (int i = 0; i < NR_PORT_PAGES; i++)
 		p->served[i] = is_served(p, i);
 	*ret = take_ptr(p);
@@ -413,10 +425,17 @@ int publisher_hold_fd(const struct publisher *p)
 	return bpf_map__fd(p->bpf->maps.timers);
 }
 
+uint64_t publisher_busy_ns(const struct publisher *p, uint64_t *ret_passes)
+{
+	*ret_passes = p->bpf->bss->nr_passes;
+	return p->bpf->bss->busy_ns;
+}
+
 void publisher_free(struct publisher *p)
 {
 	if (!p)
 		return;
+	publisher_deinit_accounts(p);
 	publisher_bpf__destroy(p->bpf);
 	free(p);
 }

@@ -25,6 +25,7 @@
 #include <wire/port_pages.h>
 
 #define PUBLISHER_PERIOD_NS 1000000
+#define PUBLISHER_TICK_NS 100000000
 
 struct publisher;
 
@@ -55,6 +56,39 @@ uint64_t publisher_size(const struct publisher *p, enum port_page page);
 
 /** publisher_hold_fd() - while a descriptor of this is open anywhere, the pages are written. Return: borrowed. */
 int publisher_hold_fd(const struct publisher *p);
+
+/**
+ * publisher_add_task() - a page of what a process uses (struct port_task).
+ * @pidfd: of the process; stays the caller's, who may close it
+ * @ret_slot: for publisher_remove()
+ * @ret_fd: the page, a frozen map; borrowed
+ * The page is of this very process, also when its number is used again. Of a process with more than 256 threads the sums lack
+ * some (struct port_task). Waits for the first sample, some periods.
+ * Return: 0; -EBADF no pidfd; -ESRCH it has ended; -EINVAL a thread that is not the main one; -EOPNOTSUPP processes of this pid
+ * namespace cannot be found by their numbers on this kernel; -ENOSPC 256 accounts; -errno.
+ */
+int publisher_add_task(struct publisher *p, int pidfd, int *ret_slot, int *ret_fd,
+		       uint64_t *ret_size);
+
+/**
+ * publisher_add_cgroup() - a page of what a control group uses (struct port_cgroup); as above.
+ * @dirfd: its directory in cgroup2, O_PATH will do
+ * Return: 0; -EINVAL no cgroup2 directory, or its root; -ESRCH it was removed; -ENOSPC; -errno.
+ */
+int publisher_add_cgroup(struct publisher *p, int dirfd, int *ret_slot, int *ret_fd,
+			 uint64_t *ret_size);
+
+/** publisher_remove() - an account. Who has its page keeps it; it gets old. */
+void publisher_remove(struct publisher *p, int slot);
+
+/**
+ * publisher_tick() - make the kernel bring the accounts of cgroups up to date, which only a reader of cpu.stat makes it do.
+ * To be called every PUBLISHER_TICK_NS while there are any; it costs some microseconds for each.
+ */
+void publisher_tick(struct publisher *p);
+
+/** publisher_busy_ns() - how long passes took, all together. @ret_passes: how many. The interrupt's own cost is not in it. */
+uint64_t publisher_busy_ns(const struct publisher *p, uint64_t *ret_passes);
 
 /** publisher_free() - @p may be NULL. The timers end unless somebody else holds them. */
 void publisher_free(struct publisher *p);
