@@ -144,11 +144,13 @@ int port_add(const struct cli *cli, int argc, char **argv);
 /** port_snapshot_json() - a view's values as an object; see kshared(1). */
 json_t *port_snapshot_json(const struct port_view *v, const struct port_list *list);
 
+/** port_view_deinit_p() - for cleanup attributes. */
 static inline void port_view_deinit_p(struct port_view *v)
 {
 	port_view_deinit(v);
 }
 
+/** port_list_deinit_p() - for cleanup attributes. */
 static inline void port_list_deinit_p(struct port_list *list)
 {
 	port_list_deinit(list);
