@@ -35,7 +35,14 @@
 #ifndef KSHARED_WIRE_PORT_SERVE_H
 #define KSHARED_WIRE_PORT_SERVE_H
 
+#ifndef __bpf__
 #include <stdint.h>
+#else
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+#endif
 
 #define PORT_SERVE_MAGIC 0x31505248u /* "HRP1": also the version of this layout */
 #define PORT_CANARY 64
