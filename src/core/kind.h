@@ -163,6 +163,8 @@ struct description {
  * @describe: what it is like now [nothing known: size 0]
  * @furnish: its directory was made just now, in a new folder: put into it what is there from the beginning [nothing]
  * @own: is this entry the folder's own, which counts for nobody? [no]
+ * @created: one was made and saved; may take its time. If it fails the entry is taken back [0]
+ * @unnamed: it has lost its name, and somebody may have it open still; not called if it ends at once [nothing to do]
  * @replace: rq->flags and rq->fd as for `create`, but @e is there already, and its name is the caller's to use: is it to be taken over, and
  *           keep rq->fd instead of its own? [-EEXIST]
  * @told: who opens one through the socket is told what it is
@@ -187,6 +189,8 @@ struct kind {
 	void (*describe)(struct entry *e, struct description *ret);
 	void (*furnish)(struct entry *dir);
 	bool (*own)(const struct entry *e);
+	int (*created)(struct entry *e, struct request *rq);
+	void (*unnamed)(struct entry *e);
 	int (*replace)(struct entry *e, struct request *rq);
 	bool told;
 	const char *const *attrs;

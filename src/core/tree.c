@@ -364,10 +364,13 @@ static void drop_name(struct entry *e)
 	entry_unlink(e);
 	e->parent = NULL;
 	touch_dir(dir, tree_now());
-	if (e->orphan)
+	if (e->orphan) {
 		DL_PREPEND(e->tree->orphans, e);
-	else
+		if (!entry_is_dir(e) && e->kind->unnamed)
+			e->kind->unnamed(e);
+	} else {
 		entry_end(e);
+	}
 }
 
 int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, struct request *rq)
@@ -406,6 +409,15 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
 	if (orphan && !rq->cred->checked && t->removed)
 		t->removed(t, e);
 	return 0;
+}
+
+void tree_take_back(struct entry *e)
+{
+	static const struct cred root = { .override = true };
+	struct request rq = { .cred = &root, .fd = -1, .out_fd = -1 };
+
+	if (e->parent)
+		tree_remove(e->parent, e->name, e->name_len, 0, &rq);
 }
 
 static int rename_check(struct entry *e, struct entry *to, struct entry *victim, unsigned int flags,

@@ -258,6 +258,9 @@ void entry_save(struct entry *e, const struct request *rq, int fd);
 /** entry_describe() - `describe` with its default. */
 void entry_describe(struct entry *e, struct description *ret);
 
+/** tree_take_back() - an entry that could not begin: its name and all goes, as if it had been removed. */
+void tree_take_back(struct entry *e);
+
 /** entry_counts() - is it charged to its owner? */
 bool entry_counts(const struct entry *e);
 

@@ -273,6 +273,7 @@ static int make_snapshot(struct keeper *k)
 
 	if (fd < 0)
 		return -errno;
+	k->hello.rules_kept = publishing_keeps(k->publishing);
 	if (write(fd, &k->hello, sizeof(k->hello)) != sizeof(k->hello))
 		return -ENOSPC;
 	r = table_snapshot(k->table, fd, &k->head);

@@ -73,6 +73,11 @@ int publishing_socket(const struct publishing *p)
 	return p->sock[0];
 }
 
+bool publishing_keeps(const struct publishing *p)
+{
+	return p->nr_kept > 0;
+}
+
 static bool is_wanted(const struct publishing *p)
 {
 	struct pollfd f = { .fd = p->sock[1], .events = POLLIN };

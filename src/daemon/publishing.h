@@ -39,6 +39,9 @@ int publishing_new(struct publishing **ret, const struct publishing_conf *conf);
 /** publishing_socket() - the workers' end. Return: borrowed. */
 int publishing_socket(const struct publishing *p);
 
+/** publishing_keeps() - is there something that the publisher left? */
+bool publishing_keeps(const struct publishing *p);
+
 /** publishing_poll() - what to look at: two of them. */
 void publishing_poll(const struct publishing *p, struct pollfd *ret);
 

@@ -467,6 +467,7 @@ static int start(struct worker *w)
 	r = keep_restore(w->keep, w->tree, w->snapshot, len);
 	if (r < 0)
 		return r;
+	port_restored(w->tree, w->hello->rules_kept);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

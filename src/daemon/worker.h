@@ -36,6 +36,8 @@ struct worker_hello {
 	uint32_t privileged;
 	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
 	uint32_t may_bpf; /* may load BPF programs, of which the kernel tells enough */
+	uint32_t rules_kept; /* the keeper has something of the publisher's */
+	uint32_t pad;
 	unsigned char ring_params[120];
 };
 

@@ -182,7 +182,8 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 	case CTL_POST:
 		if (rq->fd < 0)
 			return -EBADF;
-		return do_create(c, m, rq, &e);
+		r = do_create(c, m, rq, &e);
+		return r < 0 || !e->kind->created ? r : e->kind->created(e, rq);
 	case CTL_CREATE:
 		r = rq->fd >= 0 ? -EINVAL : do_create(c, m, rq, &e);
 		if (r < 0)

@@ -19,6 +19,7 @@
 #include <kind/later.h>
 #include <kind/port_internal.h>
 #include <linux/sockios.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,7 +229,7 @@ static int port_replace(struct entry *e, struct request *rq)
 		return -EEXIST;
 	if (e->uid != rq->cred->uid)
 		return -EACCES;
-	if (what != p->what || what == PORT_WHAT_RULE)
+	if (what != p->what || what != PORT_WHAT_SERVICE)
 		return -EEXIST;
 	r = check_target(e->tree, what, rq);
 	if (r < 0)
@@ -240,6 +241,102 @@ static int port_replace(struct entry *e, struct request *rq)
 static bool is_writable(const struct port_priv *p)
 {
 	return p->what == PORT_WHAT_SERVICE || p->what == PORT_WHAT_RULE;
+}
+
+/* Told to the publisher when nobody opens a rule: @flags: PORT_OPEN_HOLD or PORT_OPEN_DROP. */
+static int tell(const struct tree *t, uint64_t entry, uint32_t flags, const int *fds,
+		unsigned int nr)
+{
+	struct port_open open = {
+		.magic = PORT_SERVE_MAGIC,
+		.what = PORT_WHAT_RULE,
+		.flags = flags,
+		.entry = entry,
+	};
+
+	return port_send(t->publisher, &open, fds, nr);
+}
+
+static void hold_work(struct later *l)
+{
+	struct pollfd p = { .fd = (int)l->before, .events = POLLIN };
+	struct port_hello hello;
+
+	if (poll(&p, 1, PORT_HELLO_MS) <= 0)
+		l->result = -ETIMEDOUT;
+	else if (recv(p.fd, &hello, sizeof(hello), MSG_DONTWAIT) != sizeof(hello))
+		l->result = -ECONNREFUSED;
+	else
+		l->result = hello.result;
+	close(p.fd);
+}
+
+static void hold_ended(struct later *l)
+{
+	if (l->result < 0)
+		tree_take_back(l->e);
+}
+
+/* A rule holds from now on, or there is none. */
+static int port_created(struct entry *e, struct request *rq)
+{
+	const struct port_priv *p = e->priv;
+	int pair[2], r;
+
+	if (p->what != PORT_WHAT_RULE)
+		return 0;
+	r = port_pair(pair);
+	if (r == 0) {
+		r = tell(e->tree, e->id, PORT_OPEN_HOLD | PORT_OPEN_TARGET,
+			 (int[]){ pair[1], entry_fd(e) }, 2);
+		close(pair[1]);
+		if (r == 0)
+			r = later_start(e, rq,
+					&(struct later){ .work = hold_work,
+							 .finish = hold_ended,
+							 .must = true,
+							 .before = (uint64_t)pair[0] });
+		else
+			close(pair[0]);
+	}
+	if (r < 0)
+		tree_take_back(e);
+	return r;
+}
+
+static void drop_rule(struct entry *e)
+{
+	const struct port_priv *p = e->priv;
+
+	if (p->what == PORT_WHAT_RULE)
+		tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0);
+}
+
+void port_restored(struct tree *t, bool rules_kept)
+{
+	struct entry *e, *tmp;
+	bool begun = false;
+	int r = 0;
+
+	HASH_ITER(by_id, t->ids, e, tmp) {
+		const struct port_priv *p = e->priv;
+		int fd;
+
+		if (e->kind != &kind_port || entry_is_dir(e) || e->orphan ||
+		    p->what != PORT_WHAT_RULE)
+			continue;
+		if (!begun)
+			r = tell(t, 0, PORT_OPEN_HOLD, NULL, 0);
+		begun = true;
+		fd = entry_fd(e);
+		/* There is nobody who would hear the answer. */
+		if (r == 0 && fd >= 0)
+			r = tell(t, e->id, PORT_OPEN_HOLD | PORT_OPEN_TARGET, (int[]){ t->proc, fd }, 2);
+	}
+	if (!begun && rules_kept)
+		r = tell(t, 0, PORT_OPEN_HOLD, NULL, 0);
+	if (r == 0 && (begun || rules_kept))
+		tell(t, 0, PORT_OPEN_DROP, NULL, 0);
 }
 
 /* By the mount a port is text, made anew at each reading from the beginning. */
@@ -485,6 +582,9 @@ const struct kind kind_port = {
 	.entry_size = sizeof(struct port_priv),
 	.dir_mode = 01777,
 	.create = port_create,
+	.created = port_created,
+	.destroy = drop_rule,
+	.unnamed = drop_rule,
 	.replace = port_replace,
 	.told = true,
 	.open = port_open,

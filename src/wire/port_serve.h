@@ -41,7 +41,14 @@
 #ifndef KSHARED_WIRE_PORT_SERVE_H
 #define KSHARED_WIRE_PORT_SERVE_H
 
+#ifndef __bpf__
 #include <stdint.h>
+#else
+typedef unsigned long long uint64_t;
+typedef long long int64_t;
+typedef unsigned int uint32_t;
+typedef int int32_t;
+#endif
 
 #define PORT_SERVE_MAGIC 0x31505248u /* "HRP1": also the version of this layout */
 #define PORT_CANARY 64
@@ -51,6 +58,7 @@
  * CTL_POST of an entry below port: flags has what is posted in its low byte, KPORT_TASK, KPORT_CGROUP, KPORT_RULE or 0 for a
  * service, whose descriptor is the daemon's end of its server's socket; and
  */
+#define PORT_POST_WHAT 0xffu /* flags of CTL_POST port/NAME: KPORT_*; 0: a service */
 #define PORT_POST_REPLACE (1u << 8) /* take the place of an entry of the same owner and sort */
 
 /* What the daemon's own server is asked for; 0 to any other. */
@@ -62,16 +70,13 @@ enum port_what {
 	PORT_WHAT_RULE, /* the same */
 };
 
-/* Flags of CTL_POST port/NAME */
-#define PORT_POST_WHAT 0xffu /* KPORT_*; 0: a service */
-#define PORT_POST_REPLACE \
-	(1u << 8) /* take over an entry of the caller's of the same sort, if there is one */
-
 #define PORT_OPEN_PIDFD (1u << 0) /* the client's pidfd comes with it */
 #define PORT_OPEN_TARGET \
 	(1u << 1) /* the entry's descriptor does, to the daemon's own server only */
-#define PORT_OPEN_HOLD (1u << 2) /* nobody opens it: a rule begins to hold; there is no socket */
-#define PORT_OPEN_DROP (1u << 3) /* nobody opens it: the entry has ended; no descriptors */
+/* Of rules, when nobody opens one. Entry 0 is none: its HOLD says that all that are to hold are told anew, its DROP that these were all. */
+#define PORT_OPEN_HOLD \
+	(1u << 2) /* it begins to hold; port_hello says whether it does, without descriptors */
+#define PORT_OPEN_DROP (1u << 3) /* the entry has ended; no descriptors */
 
 /* Descriptors, in this order: the client's socket, its pidfd, the target. */
 struct port_open {
