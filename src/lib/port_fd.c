@@ -60,7 +60,9 @@ int port_recv(int sock, void *msg, size_t len, int ret_fds[PORT_FDS_MAX], unsign
 		struct cmsghdr align;
 	} control;
 	struct msghdr mh = { .msg_iov = &iov, .msg_iovlen = 1 };
+	size_t nr;
 	ssize_t n;
+	int fd;
 
 	*ret_nr_fds = 0;
 	mh.msg_control = control.buf;
@@ -73,8 +75,17 @@ int port_recv(int sock, void *msg, size_t len, int ret_fds[PORT_FDS_MAX], unsign
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&mh); c; c = CMSG_NXTHDR(&mh, c)) {
 		if (c->cmsg_level != SOL_SOCKET || c->cmsg_type != SCM_RIGHTS)
 			continue;
-		*ret_nr_fds = (unsigned int)((c->cmsg_len - CMSG_LEN(0)) / sizeof(int));
-		memcpy(ret_fds, CMSG_DATA(c), *ret_nr_fds * sizeof(int));
+		nr = (c->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+		for (size_t i = 0; i < nr; i++) {
+			memcpy(&fd, CMSG_DATA(c) + i * sizeof(int), sizeof(int));
+			/* The buffer is aligned, and may have room for one more. */
+			if (*ret_nr_fds == PORT_FDS_MAX) {
+				close(fd);
+				mh.msg_flags |= MSG_CTRUNC;
+			} else {
+				ret_fds[(*ret_nr_fds)++] = fd;
+			}
+		}
 	}
 	if (n == 0)
 		return -ECONNRESET;

@@ -306,6 +306,9 @@ static int await(struct kport *p)
 		}
 	}
 	result = load(&b->result);
+	/* Shut out, unless the resource says so of itself. */
+	if (result == -EPIPE)
+		p->gone = port_hung_up(p->sock);
 	return result > 0 || result < -4095 ? -EPROTO : result;
 }
 
