@@ -12,9 +12,13 @@
 #include <engine/sample/sampler.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static void test_stat(void **state)
@@ -148,6 +152,107 @@ static void test_meminfo(void **state)
 	assert_int_equal(parse_meminfo("MemTotal: 5 MB\n", 4, &m, &swap), -EPROTO);
 }
 
+static void test_keys(void **state)
+{
+	static const char *const keys[] = { "a", "bc", NULL };
+	uint64_t v[2];
+
+	assert_int_equal(parse_keys("a 1\nx y\nbc:\t  20 kB\n", keys, v), 0);
+	assert_int_equal(v[0], 1);
+	assert_int_equal(v[1], 20);
+	assert_int_equal(parse_keys("ab 1\nbc 2\n", keys, v), -EPROTO);
+	assert_int_equal(parse_keys("a 1\n", keys, v), -EPROTO);
+	assert_int_equal(parse_keys("a -1\nbc 2\n", keys, v), -EPROTO);
+	assert_int_equal(parse_keys("a 18446744073709551616\nbc 2\n", keys, v), -EPROTO);
+	assert_int_equal(parse_keys("", keys, v), -EPROTO);
+	assert_int_equal(parse_number("7\n", v), 0);
+	assert_int_equal(v[0], 7);
+	assert_int_equal(parse_number("7", v), -EPROTO);
+	assert_int_equal(parse_number("max\n", v), -EPROTO);
+}
+
+static void test_task_stat(void **state)
+{
+	static const char rest[] = " S 1 2 3 0 -1 4 100 5 101 6 70 80 9 9 20 0 3 0 400 1 2 3 4 5\n";
+	struct port_task t = { .alive = 1, .nvcsw = 9 };
+	char text[256];
+
+	snprintf(text, sizeof(text), "12 (a) S (b c)%s", rest);
+	assert_int_equal(parse_task_stat(text, 10, &t), 0);
+	assert_int_equal(t.pid, 12);
+	assert_string_equal(t.comm, "a) S (b c");
+	assert_string_equal(t.state, "S");
+	assert_int_equal(t.min_flt, 100);
+	assert_int_equal(t.maj_flt, 101);
+	assert_int_equal(t.utime, 700);
+	assert_int_equal(t.stime, 800);
+	assert_int_equal(t.runtime, 1500);
+	assert_int_equal(t.threads, 3);
+	assert_int_equal(t.start, 4000);
+	assert_int_equal(t.alive, 1);
+	assert_int_equal(t.nvcsw, 9);
+	snprintf(text, sizeof(text), "12 (a name that is far too long)%s", rest);
+	assert_int_equal(parse_task_stat(text, 10, &t), 0);
+	assert_string_equal(t.comm, "a name that is ");
+	assert_int_equal(parse_task_stat("12 (a) S 1 2 3", 10, &t), -EPROTO);
+	assert_int_equal(parse_task_stat("12 a) S 1", 10, &t), -EPROTO);
+	assert_int_equal(parse_task_stat("12 (a", 10, &t), -EPROTO);
+	assert_int_equal(parse_task_stat("12 )a(", 10, &t), -EPROTO);
+	assert_int_equal(parse_task_stat("", 10, &t), -EPROTO);
+	assert_string_equal(t.comm, "a name that is ");
+}
+
+static void test_an_account(void **state)
+{
+	pid_t pid = fork();
+	int pidfd, slot, fd, null = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	struct sampler_options o = { .pages = 1U << PORT_CLOCK };
+	const struct port_task *t;
+	const struct port_head *h;
+	struct sampler *s;
+	uint64_t size, start;
+
+	if (pid == 0)
+		for (;;)
+			pause();
+	pidfd = syscall(SYS_pidfd_open, pid, 0);
+	assert_int_equal(sampler_new(&s, &o), 0);
+	assert_int_equal(sampler_add_task(s, null, &slot, &fd, &size), -EBADF);
+	assert_int_equal(sampler_add_cgroup(s, null, &slot, &fd, &size), -EINVAL);
+	assert_int_equal(sampler_add_task(s, pidfd, &slot, &fd, &size), 0);
+	assert_ptr_equal(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
+	h = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
+	assert_ptr_not_equal(h, MAP_FAILED);
+	assert_int_equal(port_check(h, size), 0);
+	assert_int_equal(h->source, PORT_SOURCE_SAMPLER);
+	/* What /proc has not is no field. */
+	assert_null(port_find(h, "nvcsw"));
+	assert_null(port_find(h, "counted"));
+	assert_non_null(port_find(h, "io_rchar"));
+	t = (const void *)((const char *)h + h->data_off);
+	assert_int_equal(t->alive, 1);
+	assert_int_equal(t->pid, pid);
+	assert_true(t->rss > 0 && t->rss == t->rss_anon + t->rss_file + t->rss_shmem);
+	start = t->start;
+	kill(pid, SIGKILL);
+	assert_int_equal(waitid(P_PID, pid, &(siginfo_t){}, WEXITED | WNOWAIT), 0);
+	assert_int_equal(sampler_sample(s), 0);
+	assert_int_equal(t->alive, 0);
+	assert_string_equal(t->state, "Z");
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	assert_int_equal(sampler_sample(s), 0);
+	assert_int_equal(t->alive, 0);
+	assert_string_equal(t->state, "X");
+	assert_int_equal(t->start, start);
+	assert_true(t->rss > 0);
+	assert_int_equal(sampler_add_task(s, pidfd, &fd, &fd, &size), -ESRCH);
+	sampler_remove(s, slot);
+	munmap((void *)h, size);
+	sampler_free(s);
+	close(pidfd);
+	close(null);
+}
+
 static void test_pages_are_sealed_and_complete(void **state)
 {
 	struct sampler *s;
@@ -226,6 +331,9 @@ int main(void)
 		cmocka_unit_test(test_vmstat),
 		cmocka_unit_test(test_net),
 		cmocka_unit_test(test_meminfo),
+		cmocka_unit_test(test_keys),
+		cmocka_unit_test(test_task_stat),
+		cmocka_unit_test(test_an_account),
 		cmocka_unit_test(test_pages_are_sealed_and_complete),
 		cmocka_unit_test(test_devices_are_those_of_proc),
 	};

@@ -55,7 +55,7 @@ struct {
 } account_pages SEC(".maps");
 
 struct publisher_account accounts[PUBLISHER_ACCOUNTS_MAX] = {};
-__u64 nr_accounts = 0;
+__u64 accounts_end = 0; /* after the last one that is in use */
 
 /* Sums over threads; @at: the link of the next one, @end: that of the list's head. */
 struct threads {
@@ -303,8 +303,9 @@ static __always_inline void publish_accounts(__u32 share, __u64 now)
 {
 	struct round r = { .now = now, .first = share };
 
-	if (nr_accounts)
-		bpf_loop(PUBLISHER_ACCOUNTS_MAX / PUBLISHER_SLOW + 1, publish_account, &r, 0);
+	if (share < accounts_end)
+		bpf_loop((accounts_end - share + PUBLISHER_SLOW - 1) / PUBLISHER_SLOW,
+			 publish_account, &r, 0);
 }
 
 static __always_inline void drop(struct held *h, struct publisher_account *a)
@@ -312,8 +313,6 @@ static __always_inline void drop(struct held *h, struct publisher_account *a)
 	struct task_struct *t;
 	struct cgroup *c;
 
-	if (a->kind != PUBLISHER_FREE)
-		nr_accounts--;
 	a->kind = PUBLISHER_FREE;
 	a->at = 0;
 	t = bpf_kptr_xchg(&h->task, NULL);
@@ -363,7 +362,6 @@ int publisher_take(struct publisher_take *ctx)
 	}
 	barrier();
 	accounts[slot].kind = ctx->kind;
-	nr_accounts++;
 	return 0;
 }
 

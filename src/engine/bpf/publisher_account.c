@@ -93,6 +93,16 @@ static int run(struct bpf_program *program, struct publisher_take *take)
 	return (int)o.retval;
 }
 
+/* No pass looks beyond. */
+static void set_end(struct publisher *p)
+{
+	uint64_t end = PUBLISHER_ACCOUNTS_MAX;
+
+	while (end && p->slots[end - 1].fd < 0)
+		end--;
+	__atomic_store_n(&p->bpf->bss->accounts_end, end, __ATOMIC_RELEASE);
+}
+
 static int free_slot(const struct publisher *p)
 {
 	for (int i = 0; i < PUBLISHER_ACCOUNTS_MAX; i++)
@@ -135,6 +145,7 @@ static int add(struct publisher *p, int page_fd, struct publisher_take *take, in
 	if (bpf_map_update_elem(bpf_map__fd(p->bpf->maps.account_pages), &key, &page_fd, BPF_ANY))
 		return -errno;
 	p->slots[slot].fd = page_fd;
+	set_end(p);
 	r = run(p->bpf->progs.publisher_take, take);
 	/* What was taken went by its number. It is the right one if the right one has the number still. */
 	if (!r && pidfd >= 0 && has_ended(pidfd))
@@ -238,15 +249,20 @@ void publisher_remove(struct publisher *p, int slot)
 	cleanup_close_p(&p->slots[slot].fd);
 	cleanup_close_p(&p->slots[slot].flush_fd);
 	p->slots[slot] = (struct publisher_slot){ .fd = -1, .flush_fd = -1 };
+	set_end(p);
 }
 
 void publisher_tick(struct publisher *p)
 {
 	char text[4096];
 
-	for (int i = 0; i < PUBLISHER_ACCOUNTS_MAX; i++)
-		if (p->slots[i].flush_fd >= 0 &&
-		    pread(p->slots[i].flush_fd, text, sizeof(text), 0) < 0)
-			/* The cgroup was removed. */
-			cleanup_close_p(&p->slots[i].flush_fd), p->slots[i].flush_fd = -1;
+	for (int i = 0; i < PUBLISHER_ACCOUNTS_MAX; i++) {
+		struct publisher_slot *s = &p->slots[i];
+
+		/* Of a cgroup that was removed nothing can be read any more. */
+		if (s->flush_fd >= 0 && pread(s->flush_fd, text, sizeof(text), 0) < 0) {
+			close(s->flush_fd);
+			s->flush_fd = -1;
+		}
+	}
 }

@@ -8,6 +8,8 @@
 #include <stdbool.h>
 #include <string.h>
 
+#define PARSE_KEYS_MAX 8
+
 /* A decimal number, with at least one digit and no sign. */
 static bool number(const char **at, uint64_t *ret)
 {
@@ -228,4 +230,79 @@ int parse_net(const char *text, struct port_net *ret)
 	}
 	memcpy(ret, found, sizeof(found));
 	return text ? 0 : -EPROTO;
+}
+
+int parse_number(const char *text, uint64_t *ret)
+{
+	uint64_t n;
+
+	if (!number(&text, &n) || strcmp(text, "\n") != 0)
+		return -EPROTO;
+	*ret = n;
+	return 0;
+}
+
+int parse_keys(const char *text, const char *const *keys, uint64_t *ret)
+{
+	uint64_t found[PARSE_KEYS_MAX];
+	uint32_t n = 0;
+
+	for (; text && *text && keys[n] && n < PARSE_KEYS_MAX; text = next_line(text)) {
+		if (!word(&text, keys[n]) || (*text != ' ' && *text != ':'))
+			continue;
+		text += strspn(text, ": \t");
+		if (!number(&text, &found[n]))
+			return -EPROTO;
+		n++;
+	}
+	if (keys[n])
+		return -EPROTO;
+	memcpy(ret, found, n * sizeof(*ret));
+	return 0;
+}
+
+/* Some of the numbers may be below 0; none that is asked for. */
+static bool stat_number(const char **at, uint64_t *ret)
+{
+	if (!word(at, " "))
+		return false;
+	word(at, "-");
+	return number(at, ret);
+}
+
+int parse_task_stat(const char *text, uint64_t tick_ns, struct port_task *ret)
+{
+	const char *name = strchr(text, '('), *end = strrchr(text, ')');
+	uint64_t pid, v[23], times[3];
+	struct port_task t = *ret;
+
+	/* In the name there may be anything. */
+	if (!number(&text, &pid) || !name || !end || name != text + 1 || end < name ||
+	    end[1] != ' ' || end[2] < 'A' || end[2] > 'z')
+		return -EPROTO;
+	memset(t.comm, 0, sizeof(t.comm));
+	memcpy(t.comm, name + 1,
+	       end - name - 1 < (long)sizeof(t.comm) ? (size_t)(end - name - 1)
+						     : sizeof(t.comm) - 1);
+	memset(t.state, 0, sizeof(t.state));
+	t.state[0] = end[2];
+	text = end + 3;
+	/* Numbered as in proc(5). */
+	for (int i = 4; i <= 22; i++)
+		if (!stat_number(&text, &v[i]))
+			return -EPROTO;
+	if (__builtin_mul_overflow(v[14], tick_ns, &times[0]) ||
+	    __builtin_mul_overflow(v[15], tick_ns, &times[1]) ||
+	    __builtin_mul_overflow(v[22], tick_ns, &times[2]))
+		return -EPROTO;
+	t.pid = pid;
+	t.min_flt = v[10];
+	t.maj_flt = v[12];
+	t.utime = times[0];
+	t.stime = times[1];
+	t.runtime = times[0] + times[1];
+	t.threads = v[20];
+	t.start = times[2];
+	*ret = t;
+	return 0;
 }

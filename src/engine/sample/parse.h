@@ -30,4 +30,20 @@ int parse_pressure(const char *text, uint64_t ret[8]);
 /** parse_net() - /proc/net/dev. @ret: PORT_NET_MAX, the rest of which becomes zero; more devices are left out. */
 int parse_net(const char *text, struct port_net *ret);
 
+/** parse_number() - a number and a line's end, nothing else. */
+int parse_number(const char *text, uint64_t *ret);
+
+/**
+ * parse_keys() - numbers from lines "key NUMBER" or "key: NUMBER", whatever follows in the line.
+ * @keys: ended by NULL; they come in this order, with others between them
+ * @ret: one number for each, touched only on success
+ */
+int parse_keys(const char *text, const char *const *keys, uint64_t *ret);
+
+/**
+ * parse_task_stat() - /proc/PID/stat: state, comm, pid, threads, start, times, faults.
+ * @ret: the rest of it stays; alive, too
+ */
+int parse_task_stat(const char *text, uint64_t tick_ns, struct port_task *ret);
+
 #endif

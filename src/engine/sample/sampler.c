@@ -11,22 +11,18 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <sys/sysinfo.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <base/cleanup.h>
 
+#include "engine/sample/account.h"
+#include "engine/sample/page.h"
 #include "engine/sample/parse.h"
-
-#ifndef F_SEAL_FUTURE_WRITE
-#define F_SEAL_FUTURE_WRITE 0x0010
-#endif
 
 #define TEXT_MAX 65536
 #define NS_PER_S 1000000000ULL
-#define CPU_TIMES (sizeof(port_cpu_fields) / sizeof(port_cpu_fields[0]) - 2) /* no run queue */
 
 enum source { STAT, MEMINFO, VMSTAT, PSI_CPU, PSI_MEMORY, PSI_IO, NET, NR_SOURCES };
 
@@ -40,15 +36,12 @@ static const char *const paths[NR_SOURCES] = {
 	[NET] = "/proc/self/net/dev",
 };
 
-struct page {
-	int fd;
-	struct port_head *head;
-	uint64_t size;
-};
-
 struct sampler {
 	int sources[NR_SOURCES];
-	struct page pages[NR_PORT_PAGES];
+	uint64_t period_ns;
+	uint64_t generation;
+	struct sample_page pages[NR_PORT_PAGES];
+	struct account accounts[ACCOUNTS_MAX];
 	uint32_t nr_cpus;
 	uint64_t tick_ns;
 	uint64_t page_kib;
@@ -71,40 +64,14 @@ static uint64_t now_ns(clockid_t clock)
 	return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-/* The whole of a file, into s->text. */
 static int read_source(struct sampler *s, enum source which)
 {
-	size_t len = 0;
-
-	if (s->sources[which] < 0)
-		return -ENOENT;
-	for (;;) {
-		ssize_t n = pread(s->sources[which], s->text + len, TEXT_MAX - 1 - len, len);
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n < 0)
-			return -errno;
-		if (n == 0)
-			break;
-		len += n;
-		if (len == TEXT_MAX - 1)
-			return -EFBIG;
-	}
-	s->text[len] = '\0';
-	return 0;
+	return sample_read(s->sources[which], s->text, TEXT_MAX);
 }
 
-static void publish(struct page *p, const void *data, uint64_t sampled)
+static int sample_load(struct sampler *s, struct sample_page *p)
 {
-	port_write_begin(p->head);
-	port_write(p->head, p->head->data_off, data, p->head->data_size);
-	port_write_end(p->head, sampled);
-}
-
-static int sample_load(struct sampler *s, struct page *p)
-{
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = sample_now_ns();
 	struct sysinfo info;
 	struct port_load load;
 
@@ -114,13 +81,13 @@ static int sample_load(struct sampler *s, struct page *p)
 	load.load1 = info.loads[0] >> (16 - PARSE_FIXED_BITS);
 	load.load5 = info.loads[1] >> (16 - PARSE_FIXED_BITS);
 	load.load15 = info.loads[2] >> (16 - PARSE_FIXED_BITS);
-	publish(p, &load, now);
+	sample_page_write(p, &load, now);
 	return 0;
 }
 
-static int sample_cpu(struct sampler *s, struct page *p)
+static int sample_cpu(struct sampler *s, struct sample_page *p)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = sample_now_ns();
 	int r = read_source(s, STAT);
 
 	if (!r)
@@ -129,11 +96,16 @@ static int sample_cpu(struct sampler *s, struct page *p)
 		return r;
 	for (uint32_t i = 0; i < s->nr_cpus; i++)
 		s->cpus[i].sample_ns = now;
-	publish(p, s->cpus, now);
+	sample_page_write(p, s->cpus, now);
 	return 0;
 }
 
-/* Some kernels' MemFree leaves out a few pages that are free: the counter itself is in /proc/vmstat, its first line. */
+/*
+ * The counter itself, NR_FREE_PAGES, is the first line of /proc/vmstat. MemFree is not the same everywhere: on mainline it is this
+ * counter, but there are kernels on which sysinfo(2) and /proc/meminfo take a constant off (13 pages on one, whatever was
+ * allocated or freed meanwhile), and the node's own meminfo does not. It has nothing to do with free pages on the CPUs' lists (those are in
+ * neither number) or with what CPUs have not yet added to the counter (both numbers lack that).
+ */
 static int count_free(struct sampler *s, uint64_t *ret)
 {
 	uint64_t values[PORT_VMSTAT_MAX];
@@ -149,9 +121,9 @@ static int count_free(struct sampler *s, uint64_t *ret)
 }
 
 /* Memory and swap are of one text: @which says what of it. */
-static int sample_meminfo(struct sampler *s, struct page *p, enum port_page which)
+static int sample_meminfo(struct sampler *s, struct sample_page *p, enum port_page which)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = sample_now_ns();
 	struct port_memory memory;
 	struct port_swap swap;
 	int r = read_source(s, MEMINFO);
@@ -165,25 +137,25 @@ static int sample_meminfo(struct sampler *s, struct page *p, enum port_page whic
 		if (r)
 			return r;
 	}
-	publish(p, which == PORT_SWAP ? (void *)&swap : (void *)&memory, now);
+	sample_page_write(p, which == PORT_SWAP ? (void *)&swap : (void *)&memory, now);
 	return 0;
 }
 
-static int sample_vmstat(struct sampler *s, struct page *p)
+static int sample_vmstat(struct sampler *s, struct sample_page *p)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC), values[PORT_VMSTAT_MAX];
+	uint64_t now = sample_now_ns(), values[PORT_VMSTAT_MAX];
 	int r = read_source(s, VMSTAT);
 
 	if (!r)
 		r = parse_vmstat(s->text, &s->vmstat, values);
 	if (!r)
-		publish(p, values, now);
+		sample_page_write(p, values, now);
 	return r;
 }
 
-static int sample_psi(struct sampler *s, struct page *p)
+static int sample_psi(struct sampler *s, struct sample_page *p)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC), values[3][8];
+	uint64_t now = sample_now_ns(), values[3][8];
 
 	_Static_assert(sizeof(values) == sizeof(struct port_psi), "cpu, memory, io");
 	for (int i = 0; i < 3; i++) {
@@ -194,37 +166,37 @@ static int sample_psi(struct sampler *s, struct page *p)
 		if (r)
 			return r;
 	}
-	publish(p, values, now);
+	sample_page_write(p, values, now);
 	return 0;
 }
 
-static int sample_net(struct sampler *s, struct page *p)
+static int sample_net(struct sampler *s, struct sample_page *p)
 {
-	uint64_t now = now_ns(CLOCK_MONOTONIC);
+	uint64_t now = sample_now_ns();
 	struct port_net devices[PORT_NET_MAX];
 	int r = read_source(s, NET);
 
 	if (!r)
 		r = parse_net(s->text, devices);
 	if (!r)
-		publish(p, devices, now);
+		sample_page_write(p, devices, now);
 	return r;
 }
 
-static int sample_clock(struct sampler *s, struct page *p)
+static int sample_clock(struct sampler *s, struct sample_page *p)
 {
 	struct port_clock c;
 
 	c.monotonic = now_ns(CLOCK_MONOTONIC);
 	c.boottime = now_ns(CLOCK_BOOTTIME);
 	c.tai = now_ns(CLOCK_TAI);
-	publish(p, &c, c.monotonic);
+	sample_page_write(p, &c, c.monotonic);
 	return 0;
 }
 
 static int sample_page(struct sampler *s, enum port_page which)
 {
-	struct page *p = &s->pages[which];
+	struct sample_page *p = &s->pages[which];
 
 	switch (which) {
 	case PORT_LOAD:
@@ -247,40 +219,15 @@ static int sample_page(struct sampler *s, enum port_page which)
 	}
 }
 
-/* Sealed before anybody else can have it; the mapping that is there already stays writable. */
-static int make_page(struct sampler *s, enum port_page which, const struct sampler_options *o)
+static int make_page(struct sampler *s, enum port_page which)
 {
-	struct page *p = &s->pages[which];
-	struct port_spec spec = which == PORT_VMSTAT ? s->vmstat : port_specs[which];
-	uint32_t nr = spec.nr_elements ? spec.nr_elements : s->nr_cpus;
-	long machine_page = sysconf(_SC_PAGESIZE);
-	void *m;
+	/* What is in a run queue is not in /proc. */
+	static const char *const no_queue[] = { "nr_running", "nr_switches", NULL };
+	const struct port_spec *spec = which == PORT_VMSTAT ? &s->vmstat : &port_specs[which];
 
-	if (which == PORT_CPU)
-		spec.nr_fields = CPU_TIMES;
-	p->size = (port_page_size(&spec, nr) + machine_page - 1) / machine_page * machine_page;
-	p->fd = memfd_create(spec.name, MFD_CLOEXEC | MFD_ALLOW_SEALING);
-	if (p->fd < 0 || ftruncate(p->fd, p->size))
-		return -errno;
-	m = mmap(NULL, p->size, PROT_READ | PROT_WRITE, MAP_SHARED, p->fd, 0);
-	if (m == MAP_FAILED)
-		return -errno;
-	p->head = m;
-	if (fcntl(p->fd, F_ADD_SEALS,
-		  F_SEAL_FUTURE_WRITE | F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_SEAL))
-		return -errno;
-	port_format(p->head, &spec, nr, PORT_SOURCE_SAMPLER,
-		    o->period_ns ? o->period_ns : SAMPLER_PERIOD_NS, o->generation);
-	return 0;
-}
-
-static void drop_page(struct page *p)
-{
-	if (p->head)
-		munmap(p->head, p->size);
-	if (p->fd >= 0)
-		close(p->fd);
-	*p = (struct page){ .fd = -1 };
+	return sample_page_make(&s->pages[which], spec,
+				spec->nr_elements ? spec->nr_elements : s->nr_cpus,
+				which == PORT_CPU ? no_queue : NULL, s->period_ns, s->generation);
 }
 
 int sampler_new(struct sampler **ret, const struct sampler_options *o)
@@ -292,6 +239,10 @@ int sampler_new(struct sampler **ret, const struct sampler_options *o)
 		return -ENOMEM;
 	for (int i = 0; i < NR_PORT_PAGES; i++)
 		s->pages[i].fd = -1;
+	for (int i = 0; i < ACCOUNTS_MAX; i++)
+		account_init(&s->accounts[i]);
+	s->period_ns = o->period_ns ? o->period_ns : SAMPLER_PERIOD_NS;
+	s->generation = o->generation;
 	for (int i = 0; i < NR_SOURCES; i++)
 		s->sources[i] = open(paths[i], O_RDONLY | O_CLOEXEC);
 	s->nr_cpus = nr_cpus > PORT_CPUS_MAX ? PORT_CPUS_MAX : nr_cpus;
@@ -306,11 +257,11 @@ int sampler_new(struct sampler **ret, const struct sampler_options *o)
 			continue;
 		if (i == PORT_VMSTAT && !s->vmstat.nr_fields)
 			continue;
-		r = make_page(s, i, o);
+		r = make_page(s, i);
 		if (r)
 			return r;
 		if (sample_page(s, i))
-			drop_page(&s->pages[i]);
+			sample_page_drop(&s->pages[i]);
 	}
 	*ret = take_ptr(s);
 	return 0;
@@ -322,6 +273,12 @@ int sampler_sample(struct sampler *s)
 
 	for (int i = 0; i < NR_PORT_PAGES; i++) {
 		int r = s->pages[i].head ? sample_page(s, i) : 0;
+
+		if (r && !first)
+			first = r;
+	}
+	for (int i = 0; i < ACCOUNTS_MAX; i++) {
+		int r = s->accounts[i].page.head ? account_sample(&s->accounts[i]) : 0;
 
 		if (r && !first)
 			first = r;
@@ -339,13 +296,52 @@ uint64_t sampler_size(const struct sampler *s, enum port_page page)
 	return s->pages[page].size;
 }
 
+static int add(struct sampler *s, int fd,
+	       int (*open_account)(struct account *, int, uint64_t, uint64_t), int *ret_slot,
+	       int *ret_fd, uint64_t *ret_size)
+{
+	struct account *a = s->accounts;
+	int r;
+
+	while (a < s->accounts + ACCOUNTS_MAX && a->page.head)
+		a++;
+	if (a == s->accounts + ACCOUNTS_MAX)
+		return -ENOSPC;
+	r = open_account(a, fd, s->period_ns, s->generation);
+	if (r) {
+		account_deinit(a);
+		return r;
+	}
+	*ret_slot = (int)(a - s->accounts);
+	*ret_fd = a->page.fd;
+	*ret_size = a->page.size;
+	return 0;
+}
+
+int sampler_add_task(struct sampler *s, int pidfd, int *ret_slot, int *ret_fd, uint64_t *ret_size)
+{
+	return add(s, pidfd, account_open_task, ret_slot, ret_fd, ret_size);
+}
+
+int sampler_add_cgroup(struct sampler *s, int dirfd, int *ret_slot, int *ret_fd, uint64_t *ret_size)
+{
+	return add(s, dirfd, account_open_cgroup, ret_slot, ret_fd, ret_size);
+}
+
+void sampler_remove(struct sampler *s, int slot)
+{
+	account_deinit(&s->accounts[slot]);
+}
+
 void sampler_free(struct sampler *s)
 {
 	if (!s)
 		return;
 	for (int i = 0; i < NR_PORT_PAGES; i++)
-		drop_page(&s->pages[i]);
+		sample_page_drop(&s->pages[i]);
 	for (int i = 0; i < NR_SOURCES; i++)
 		cleanup_close_p(&s->sources[i]);
+	for (int i = 0; i < ACCOUNTS_MAX; i++)
+		account_deinit(&s->accounts[i]);
 	free(s);
 }
