@@ -24,7 +24,7 @@
 #define READ_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 #define LOOK_FLAGS (O_PATH | O_NOFOLLOW | O_CLOEXEC)
 
-struct dir *dir_new(struct dir *parent, const char *name, uint32_t top)
+struct dir *dir_new(struct usage *u, struct dir *parent, const char *name, uint32_t top)
 {
 	size_t len = strlen(name) + 1;
 	struct dir *d = malloc(sizeof(*d) + len);
@@ -33,6 +33,10 @@ struct dir *dir_new(struct dir *parent, const char *name, uint32_t top)
 		return NULL;
 	*d = (struct dir){ .parent = parent, .fd = -1, .refs = 1, .users = 1, .top = top };
 	memcpy(d->name, name, len);
+	if (!parent)
+		d->marks = mounts_first(u->mounts);
+	else if (parent->marks.from < parent->marks.to)
+		d->marks = mounts_below(u->mounts, &parent->marks, name);
 	if (parent) {
 		d->depth = parent->depth + 1;
 		d->anchor = parent->keeps ? parent : parent->anchor;
@@ -168,14 +172,15 @@ static int open_anywhere(struct usage *u, const struct dir *d, int flags)
 }
 
 /* It could not be opened: what is it? */
-static enum dir_look look_from_outside(struct usage *u, const struct dir *d, int err,
-				       struct statx *st)
+static enum dir_look look_from_outside(struct usage *u, struct dir *d, int err, struct statx *st)
 {
 	cleanup_fd int fd = err == ENOENT ? -1 : open_anywhere(u, d, LOOK_FLAGS);
 	bool seen = fd >= 0 && statx(fd, "", AT_EMPTY_PATH, usage_mask(u), st) == 0;
 
-	if (seen && usage_left_out(u, d, NULL, st))
+	if (seen && usage_judge(u, d, st) == DIR_LEFT_OUT)
 		return DIR_LEFT_OUT;
+	if (seen && d->passing)
+		st->stx_mask = 0; /* what it takes itself does not count */
 	if (seen && !S_ISDIR(st->stx_mode))
 		return DIR_OTHER;
 	if (!seen)
@@ -196,8 +201,7 @@ enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st)
 	}
 	d->dev = usage_device(st);
 	d->ino = st->stx_ino;
-	return d->parent && (usage_left_out(u, d, NULL, st) || usage_loops(u, d, st)) ? DIR_LEFT_OUT
-										      : DIR_OPEN;
+	return usage_judge(u, d, st);
 }
 
 bool dir_resume(struct usage *u, struct dir *d)

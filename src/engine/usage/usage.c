@@ -93,7 +93,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 		r = links_new(&u->links);
 	}
 	if (r == 0)
-		r = mounts_new(&u->mounts, u->fd, &u->o);
+		r = mounts_new(&u->mounts, u->fd, dir, &u->o);
 	if (r == 0) {
 		choose(u);
 		u->workers = aligned(u->nr_workers * sizeof(*u->workers));
@@ -203,7 +203,7 @@ static int collect(struct usage *u, struct usage_result *ret)
 
 int usage_run(struct usage *u, struct usage_result *ret)
 {
-	struct dir *root = dir_new(NULL, "", NO_TOP);
+	struct dir *root = dir_new(u, NULL, "", NO_TOP);
 	int r;
 
 	*ret = (struct usage_result){ 0 };
