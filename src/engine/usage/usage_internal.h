@@ -53,7 +53,10 @@ struct largest {
 	size_t max;
 	enum usage_by by;
 	uint64_t least; /* no item of a smaller value is wanted; read without the lock */
-	uint64_t *inodes; /* pairs of device and inode number, beside the heap; 0: it has but one name */
+	struct largest_file **files; /* beside the heap; NULL: it has but one name */
+	struct largest_file **buckets; /* the same by device and inode number */
+	size_t nr_buckets; /* a power of two, or 0 */
+	size_t nr_files;
 };
 
 /** largest_init() - Return: 0; -ENOMEM. */
