@@ -170,8 +170,8 @@ static void test_a_path_excluded_in_one_of_two_places(void **state)
 	file("a/x/f", 5 * PAGE);
 	assert_int_equal(bind_mount("a", "m"), 0);
 	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
-		struct usage_result r = count(
-			".", (struct usage_options){ ALL, .excludes = cases[i].excludes });
+		struct usage_result r =
+			count(".", (struct usage_options){ ALL, .excludes = cases[i].excludes });
 
 		assert_int_equal(r.total.disk, cases[i].pages * PAGE);
 		if (cases[i].pages == 6)

@@ -110,8 +110,7 @@ static struct largest_file **place_of(const struct largest *l, uint64_t dev, uin
 /* Have as many buckets as files, at least. */
 static int make_room(struct largest *l)
 {
-	struct largest bigger = { .nr_buckets = l->nr_buckets ? 2 * l->nr_buckets
-							      : FIRST_BUCKETS };
+	struct largest bigger = { .nr_buckets = l->nr_buckets ? 2 * l->nr_buckets : FIRST_BUCKETS };
 
 	if (l->nr_files < l->nr_buckets)
 		return 0;

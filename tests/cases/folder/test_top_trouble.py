@@ -274,6 +274,25 @@ class Trouble(TopCase):
             self.assertIn(0, statuses)
 
 
+    def test_little_address_space(self):
+        """However little: either the whole answer, or that there is no memory; and what is enough once is enough always."""
+        if harness.WRAPPER or harness.environment().get("KSHARED_REPORTS"):
+            self.skipTest("what watches the program takes address space itself")
+        for i in range(200):
+            self.dir(f"{i}")
+            self.file(f"{i}/f")
+        enough = False
+        for size in (*range(6, 30), *range(40, 200, 10)):
+            done = self.top("--count", "-n", "1", address_space=size << 20)
+            if done.returncode == 0:
+                self.assertEqual(done.stdout, b"2  ./0\n")
+                enough = enough or size >= 12
+            else:
+                self.assertFalse(enough, (size, done))
+                self.assertRegex(done.stderr, b"not enough memory|cannot allocate|failed to map|no thread can be started")
+        self.assertTrue(enough)
+
+
 class Interrupted(TopCase):
     def setUp(self):
         super().setUp()
