@@ -77,10 +77,21 @@ static int take_number(const char *option, uint64_t least, uint64_t *ret)
 
 static int take_exclude(struct top *t)
 {
+	size_t len = strlen(optarg);
 	const char **grown;
 
+	/* A directory as it is printed, or as a shell completes it. */
+	while (len > 1 && optarg[len - 1] == '/')
+		optarg[--len] = '\0';
+	while (strncmp(optarg, "./", 2) == 0 && optarg[2])
+		optarg += 2;
 	if (!*optarg)
 		return cli_usage(NAME, "--exclude: the pattern is empty");
+	if (*optarg == '/')
+		return cli_usage(NAME,
+				 "--exclude: '%s' would match nothing: patterns are compared with "
+				 "paths below the directory, which begin without a slash",
+				 optarg);
 	grown = reallocarray(t->excludes, t->nr_excludes + 2, sizeof(*grown));
 	if (!grown)
 		return cli_refuse("--exclude", ENOMEM, NULL);
@@ -224,8 +235,10 @@ static int print(const struct top *t, const struct usage_result *r, const struct
 		return CLI_FAILED;
 	if (!t->json && !t->export && top_print_entries(t, r) < 0)
 		return cli_refuse(NAME, ENOMEM, NULL);
-	if (cli_finish(CLI_OK) != CLI_OK)
+	if (cli_finish(CLI_OK) != CLI_OK) {
+		top_print_notes(t, r);
 		return CLI_FAILED;
+	}
 	top_print_notes(t, r);
 	if (t->json || t->export) {
 		if (status != CLI_OK)
@@ -265,6 +278,7 @@ static int count(struct top *t, const struct top_room *room)
 	if (r < 0 && t->export && ferror(stdout)) {
 		errno = -r;
 		status = cli_finish(CLI_FAILED);
+		top_print_notes(t, &result);
 	} else if (r < 0) {
 		status = cli_refuse(t->dir, -r, hints);
 	} else {

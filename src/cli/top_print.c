@@ -201,6 +201,8 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 			: strcmp(e->call, "statx") == 0         ? "it is not counted"
 								: "the rest of it is not counted";
 
+		if (strcmp(e->call, "loop") == 0)
+			more = "it is a directory above itself, and not counted again";
 		if (strcmp(e->call, "mountinfo") == 0) {
 			say_path(e->path, "what this mount shows may be counted elsewhere, too",
 				 "there is no way to tell");

@@ -61,6 +61,12 @@ static void saw(struct export *x, const struct statx *st)
 	usage_saw(x->w, &s);
 }
 
+/* ncdu reads no larger numbers. */
+static uint64_t told(uint64_t n)
+{
+	return n < INT64_MAX ? n : INT64_MAX;
+}
+
 /* The beginning of an object for an entry. @st: NULL: nothing is known of it */
 static void write_info(struct export *x, const char *name, const struct statx *st)
 {
@@ -69,9 +75,9 @@ static void write_info(struct export *x, const char *name, const struct statx *s
 	if (!st)
 		return;
 	if (st->stx_size)
-		fprintf(x->out, ",\"asize\":%" PRIu64, (uint64_t)st->stx_size);
+		fprintf(x->out, ",\"asize\":%" PRIu64, told((uint64_t)st->stx_size));
 	if (st->stx_blocks)
-		fprintf(x->out, ",\"dsize\":%" PRIu64, usage_disk_of(st));
+		fprintf(x->out, ",\"dsize\":%" PRIu64, told(usage_disk_of(st)));
 	if (S_ISDIR(st->stx_mode))
 		return;
 	if (st->stx_nlink > 1)

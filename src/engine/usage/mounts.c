@@ -297,6 +297,11 @@ bool mounts_doubt(const struct mounts *m, uint64_t id, uint64_t dev)
 	return false;
 }
 
+bool mounts_guessed(const struct mounts *m)
+{
+	return !m->dir || m->table.guessed;
+}
+
 bool mounts_nameless(const struct mounts *m, uint64_t dev, uint64_t ino)
 {
 	const struct nameless key = { .dev = dev, .ino = ino };

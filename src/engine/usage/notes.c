@@ -8,8 +8,11 @@
 #include <engine/usage/usage_internal.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define NEAR 256
 
 void usage_fail(struct usage *u, int err)
 {
@@ -23,7 +26,7 @@ bool usage_problem(struct usage *u, const struct dir *d, const char *name, const
 	cleanup_free char *path = NULL;
 	size_t at, nr;
 
-	if (err == ENOENT || err == ELOOP || err == ENOTDIR) {
+	if (err == ENOENT) {
 		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
 		return false;
 	}
@@ -121,6 +124,20 @@ bool usage_left_out(struct usage *u, const struct dir *d, const char *name, cons
 	return false;
 }
 
+/*
+ * Is it the same directory as one above it? Without bind mounts that cannot be, but on a file system that is damaged, or lies. All of
+ * the nearest ones are looked at, and on some levels the others.
+ */
+static bool is_above(const struct dir *d)
+{
+	unsigned int n = d->depth % NEAR ? NEAR : UINT_MAX;
+
+	for (const struct dir *above = d->parent; above && n; above = above->parent, n--)
+		if (above->ino == d->ino && above->dev == d->dev && d->ino)
+			return true;
+	return false;
+}
+
 enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st)
 {
 	enum mounts_say say = mounts_say(u->mounts, &d->marks, st->stx_mnt_id);
@@ -134,7 +151,13 @@ enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st
 	if (!d->passing) {
 		if (d->parent)
 			doubt(u, d, NULL, st);
-		return DIR_OPEN;
+		if (!is_above(d))
+			return DIR_OPEN;
+		if (mounts_guessed(u->mounts))
+			skipped(u, d, NULL); /* by a bind mount, most likely */
+		else
+			usage_problem(u, d, NULL, "loop", ELOOP);
+		return DIR_LEFT_OUT;
 	}
 	return d->marks.to - d->marks.from > (say != MOUNTS_AS_ABOVE) ? DIR_PASS : DIR_LEFT_OUT;
 }

@@ -205,6 +205,9 @@ enum mounts_say mounts_say(const struct mounts *m, const struct marks *at, uint6
 /** mounts_doubt() - might what begins at the mount @id, on the device @dev, be counted elsewhere without anybody knowing? */
 bool mounts_doubt(const struct mounts *m, uint64_t id, uint64_t dev);
 
+/** mounts_guessed() - is it not known what all mounts show? */
+bool mounts_guessed(const struct mounts *m);
+
 /** mounts_nameless() - may the file be met more often than it has names? */
 bool mounts_nameless(const struct mounts *m, uint64_t dev, uint64_t ino);
 

@@ -317,7 +317,8 @@ static void count_name(struct worker *w, struct dir *d, const char *name, unsign
 		usage_problem(u, d, name, "statx", errno);
 		return;
 	}
-	if (type == DT_UNKNOWN && S_ISDIR(st.stx_mode) && add_dir(w, d, name, list))
+	/* Some file systems do not tell, or lie; and it may just have taken a file's place. */
+	if (S_ISDIR(st.stx_mode) && add_dir(w, d, name, list))
 		return;
 	if (!usage_left_out(u, d, name, &st))
 		count_file(w, d, name, d->top, &st, sum);

@@ -128,6 +128,22 @@ class Trouble(TopCase):
         got = self.json()
         self.assertEqual((got["entries"][0]["name"], got["entries"][0]["inodes"], got["partial"]), ("odd", 4, False))
 
+    def test_a_directory_that_is_listed_as_a_file(self):
+        """It may have taken a file's place after the listing, too."""
+        self.odd({b"liar": "lied-directory", b"f": "file"})
+        got = self.json()
+        self.assertEqual((got["entries"][0]["inodes"], got["partial"], got["vanished"]), (4, False, 0))
+
+    def test_a_directory_that_contains_itself(self):
+        """A damaged file system has that: the kernel tells of some, and of others does not know."""
+        self.odd({b"d": "loop", b"e": "same", b"f": "file"})
+        self.assertEqual(self.partial(), [
+            b"kshared: ./odd/d/self: Too many levels of symbolic links; it is not counted",
+            b"kshared: ./odd/e/self: Too many levels of symbolic links; it is a directory above itself, and not counted again"])
+        got = self.json(status=1)
+        self.assertEqual((got["vanished"], got["entries"][0]["inodes"]), (0, 4))
+        self.assertEqual(self.top("--export").returncode, 1)
+
     def test_loops_by_bind_mounts(self):
         self.own_mounts()
         self.dir("data")
