@@ -5,6 +5,7 @@
  * Exit status: 0 everything was counted; 1 the answer is partial, or there is none; 2 the command line is wrong,
  * or what it names is no directory. What vanishes meanwhile is nobody's fault: 0.
  */
+#include <malloc.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/resource.h>
@@ -31,6 +32,15 @@ static void raise_fd_limit(void)
 		l.rlim_cur = l.rlim_max;
 		setrlimit(RLIMIT_NOFILE, &l);
 	}
+}
+
+/* Where address space is limited, the threads do not set aside 64 MiB each for what they allocate, which is next to nothing. */
+static void save_address_space(void)
+{
+	struct rlimit l;
+
+	if (getrlimit(RLIMIT_AS, &l) == 0 && l.rlim_cur != RLIM_INFINITY)
+		mallopt(M_ARENA_MAX, 1);
 }
 
 static bool terminal_is_dumb(void)
@@ -67,10 +77,21 @@ static int take_number(const char *option, uint64_t least, uint64_t *ret)
 
 static int take_exclude(struct top *t)
 {
+	size_t len = strlen(optarg);
 	const char **grown;
 
+	/* A directory as it is printed, or as a shell completes it. */
+	while (len > 1 && optarg[len - 1] == '/')
+		optarg[--len] = '\0';
+	while (strncmp(optarg, "./", 2) == 0 && optarg[2])
+		optarg += 2;
 	if (!*optarg)
 		return cli_usage(NAME, "--exclude: the pattern is empty");
+	if (*optarg == '/')
+		return cli_usage(NAME,
+				 "--exclude: '%s' would match nothing: patterns are compared with "
+				 "paths below the directory, which begin without a slash",
+				 optarg);
 	grown = reallocarray(t->excludes, t->nr_excludes + 2, sizeof(*grown));
 	if (!grown)
 		return cli_refuse("--exclude", ENOMEM, NULL);
@@ -214,8 +235,10 @@ static int print(const struct top *t, const struct usage_result *r, const struct
 		return CLI_FAILED;
 	if (!t->json && !t->export && top_print_entries(t, r) < 0)
 		return cli_refuse(NAME, ENOMEM, NULL);
-	if (cli_finish(CLI_OK) != CLI_OK)
+	if (cli_finish(CLI_OK) != CLI_OK) {
+		top_print_notes(t, r);
 		return CLI_FAILED;
+	}
 	top_print_notes(t, r);
 	if (t->json || t->export) {
 		if (status != CLI_OK)
@@ -255,6 +278,7 @@ static int count(struct top *t, const struct top_room *room)
 	if (r < 0 && t->export && ferror(stdout)) {
 		errno = -r;
 		status = cli_finish(CLI_FAILED);
+		top_print_notes(t, &result);
 	} else if (r < 0) {
 		status = cli_refuse(t->dir, -r, hints);
 	} else {
@@ -275,6 +299,7 @@ int top_main(int argc, char **argv)
 	status = parse(&t, argc, argv);
 	if (status == CLI_OK) {
 		raise_fd_limit();
+		save_address_space();
 		top_room_read(&t, &room);
 		if (t.export)
 			t.count.threads = 1;

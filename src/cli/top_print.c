@@ -201,6 +201,13 @@ void top_print_notes(const struct top *t, const struct usage_result *r)
 			: strcmp(e->call, "statx") == 0         ? "it is not counted"
 								: "the rest of it is not counted";
 
+		if (strcmp(e->call, "loop") == 0)
+			more = "it is a directory above itself, and not counted again";
+		if (strcmp(e->call, "mountinfo") == 0) {
+			say_path(e->path, "what this mount shows may be counted elsewhere, too",
+				 "there is no way to tell");
+			continue;
+		}
 		say_path(e->path, strerror(e->err), more);
 	}
 	if (r->nr_errors > told)
@@ -251,9 +258,10 @@ void top_print_last(const struct top *t, const struct usage_result *r, const str
 
 	value_text(t, top_value(t, &r->total), a, sizeof(a));
 	snprintf(text, sizeof(text), "%s%s%s in all",
-		 r->stopped             ? "partial, stopped: "
-			 : r->nr_errors ? "partial, not everything could be read: "
-					: "",
+		 r->stopped                            ? "partial, stopped: "
+			 : r->nr_errors > r->nr_doubts ? "partial, not everything could be read: "
+			 : r->nr_errors                ? "inexact, something may be counted twice: "
+						       : "",
 		 a, inodes ? " inodes" : "");
 	len = strlen(text);
 	if (size) {

@@ -74,6 +74,12 @@ static void ask(struct top *t, struct top_room *room, int fd, int type, uint32_t
 	t->count.nr_owners = room->nr_quotas;
 }
 
+/* Some file systems tell more that is free than there is. */
+static uint64_t taken(uint64_t all, uint64_t unused)
+{
+	return all > unused ? all - unused : 0;
+}
+
 void top_room_read(struct top *t, struct top_room *ret)
 {
 	cleanup_fd int fd = open(t->dir, O_RDONLY | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC);
@@ -87,10 +93,10 @@ void top_room_read(struct top *t, struct top_room *ret)
 	if (fstatvfs(fd, &v) == 0) {
 		ret->has_size = v.f_blocks;
 		ret->size = (uint64_t)v.f_blocks * v.f_frsize;
-		ret->used = (uint64_t)(v.f_blocks - v.f_bfree) * v.f_frsize;
+		ret->used = taken(v.f_blocks, v.f_bfree) * v.f_frsize;
 		ret->available = (uint64_t)v.f_bavail * v.f_frsize;
 		ret->inodes = v.f_files;
-		ret->inodes_used = v.f_files - v.f_ffree;
+		ret->inodes_used = taken(v.f_files, v.f_ffree);
 	}
 	ask(t, ret, fd, USRQUOTA, geteuid());
 	ask(t, ret, fd, GRPQUOTA, getegid());

@@ -21,6 +21,7 @@
 #include "cli/top.h"
 
 #define EVERY_MS 100
+#define STACK_BYTES (128u << 10)
 #define SAME_MS 200 /* signals so near to each other are one wish */
 #define FIRST_MS 300 /* what is done sooner needs no progress */
 
@@ -114,6 +115,19 @@ static void *watch(void *arg)
 	return NULL;
 }
 
+static int start(struct top_watch *w)
+{
+	pthread_attr_t attr;
+	int r;
+
+	/* The usual stack of 8 MiB might be all the address space there is. */
+	pthread_attr_init(&attr);
+	pthread_attr_setstacksize(&attr, STACK_BYTES);
+	r = pthread_create(&w->thread, &attr, watch, w);
+	pthread_attr_destroy(&attr);
+	return r;
+}
+
 struct top_watch *top_watch_start(struct usage *u, bool progress)
 {
 	struct top_watch *w = calloc(1, sizeof(*w));
@@ -136,7 +150,7 @@ struct top_watch *top_watch_start(struct usage *u, bool progress)
 	pthread_sigmask(SIG_BLOCK, &set, &w->before);
 	sigfillset(&all);
 	pthread_sigmask(SIG_SETMASK, &all, &old);
-	if (w->end >= 0 && w->signals >= 0 && pthread_create(&w->thread, NULL, watch, w) == 0) {
+	if (w->end >= 0 && w->signals >= 0 && start(w) == 0) {
 		pthread_sigmask(SIG_SETMASK, &old, NULL);
 		return w;
 	}

@@ -88,6 +88,33 @@ static void test_in_any_order_and_number(void **state)
 	}
 }
 
+/* Each under two names. Looking for the first among all of them would take minutes. */
+static void test_very_many_with_several_names(void **state)
+{
+	const unsigned int nr = getenv("KSHARED_TIMEOUT_SCALE") ? 30000 : 300000;
+	struct usage_item *items;
+	struct largest l;
+	size_t n;
+
+	assert_int_equal(largest_init(&l, nr, USAGE_DISK), 0);
+	for (unsigned int k = 2; k-- > 0;)
+		for (unsigned int i = 0; i < nr; i++) {
+			struct plain p = { .value = i };
+
+			snprintf(p.name, sizeof(p.name), "%u-%u", i, k);
+			put(&l, &p, i + 1);
+		}
+	largest_take(&l, &items, &n);
+	assert_int_equal(n, nr);
+	for (size_t i = 0; i < n; i++) {
+		assert_int_equal(items[i].sum.disk, nr - 1 - i);
+		assert_string_equal(strchr(items[i].name, '-'), "-0");
+		free(items[i].name);
+	}
+	free(items);
+	largest_deinit(&l);
+}
+
 static void test_what_is_left_in_it_is_freed(void **state)
 {
 	struct largest l;
@@ -107,6 +134,7 @@ int main(void)
 {
 	const struct CMUnitTest tests[] = {
 		cmocka_unit_test(test_in_any_order_and_number),
+		cmocka_unit_test(test_very_many_with_several_names),
 		cmocka_unit_test(test_what_is_left_in_it_is_freed),
 	};
 

@@ -22,9 +22,10 @@
 
 #define KEEP_EVERY 64
 #define READ_FLAGS (O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+#define TRIES 100
 #define LOOK_FLAGS (O_PATH | O_NOFOLLOW | O_CLOEXEC)
 
-struct dir *dir_new(struct dir *parent, const char *name, uint32_t top)
+struct dir *dir_new(struct usage *u, struct dir *parent, const char *name, uint32_t top)
 {
 	size_t len = strlen(name) + 1;
 	struct dir *d = malloc(sizeof(*d) + len);
@@ -33,6 +34,10 @@ struct dir *dir_new(struct dir *parent, const char *name, uint32_t top)
 		return NULL;
 	*d = (struct dir){ .parent = parent, .fd = -1, .refs = 1, .users = 1, .top = top };
 	memcpy(d->name, name, len);
+	if (!parent)
+		d->marks = mounts_first(u->mounts);
+	else if (parent->marks.from < parent->marks.to)
+		d->marks = mounts_below(u->mounts, &parent->marks, name);
 	if (parent) {
 		d->depth = parent->depth + 1;
 		d->anchor = parent->keeps ? parent : parent->anchor;
@@ -159,8 +164,8 @@ static int open_anywhere(struct usage *u, const struct dir *d, int flags)
 {
 	int fd = open_below(u, d, flags);
 
-	/* Without openat2(2), which some sandboxes do not know, the way is gone name by name. */
-	if (fd < 0 && errno == ENOSYS) {
+	/* Without openat2(2), which some sandboxes do not know or allow, the way is gone name by name. */
+	if (fd < 0 && (errno == ENOSYS || errno == EPERM)) {
 		__atomic_store_n(&u->single_steps, true, __ATOMIC_RELAXED);
 		fd = open_below(u, d, flags);
 	}
@@ -168,25 +173,58 @@ static int open_anywhere(struct usage *u, const struct dir *d, int flags)
 }
 
 /* It could not be opened: what is it? */
-static enum dir_look look_from_outside(struct usage *u, const struct dir *d, int err,
-				       struct statx *st)
+static enum dir_look look_from_outside(struct usage *u, struct dir *d, int err, struct statx *st)
 {
 	cleanup_fd int fd = err == ENOENT ? -1 : open_anywhere(u, d, LOOK_FLAGS);
 	bool seen = fd >= 0 && statx(fd, "", AT_EMPTY_PATH, usage_mask(u), st) == 0;
 
-	if (seen && usage_left_out(u, d, NULL, st))
+	if (!seen && err != ENOENT) {
+		err = errno;
+		/* Something else is in the place of one above. */
+		if ((err == ELOOP || err == ENOTDIR) && d->depth - d->anchor->depth > 1)
+			err = ENOENT;
+	}
+	d->dev = seen ? usage_device(st) : 0;
+	d->ino = seen ? st->stx_ino : 0;
+	if (seen && usage_judge(u, d, st) == DIR_LEFT_OUT)
 		return DIR_LEFT_OUT;
+	if (seen && d->passing)
+		st->stx_mask = 0; /* what it takes itself does not count */
 	if (seen && !S_ISDIR(st->stx_mode))
 		return DIR_OTHER;
+	if (seen && (err == ENOTDIR || err == ELOOP))
+		err = ENOENT; /* it comes and goes */
 	if (!seen)
 		st->stx_mask = 0;
-	return usage_problem(u, d, NULL, "open", err) ? DIR_CLOSED : DIR_GONE;
+	return usage_problem(u, d, NULL, seen ? "open" : "statx", err) ? DIR_CLOSED : DIR_GONE;
+}
+
+/* Opening would have an automount mounted, or wait for its server. */
+static bool is_elsewhere(struct usage *u, const struct dir *d, struct statx *st)
+{
+	cleanup_fd int fd = u->o.one_fs && d->parent ? open_anywhere(u, d, LOOK_FLAGS) : -1;
+
+	return fd >= 0 && statx(fd, "", AT_EMPTY_PATH | AT_NO_AUTOMOUNT, usage_mask(u), st) == 0 &&
+		S_ISDIR(st->stx_mode) && usage_device(st) != u->root_dev;
 }
 
 enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st)
 {
+	if (d->fd < 0 && is_elsewhere(u, d, st))
+		return DIR_LEFT_OUT;
 	if (d->fd < 0)
 		d->fd = open_anywhere(u, d, READ_FLAGS);
+	/* Something else may be in its place for a moment. */
+	for (int i = 0; i < TRIES && d->fd < 0 && (errno == ENOTDIR || errno == ELOOP); i++) {
+		cleanup_fd int fd = open_anywhere(u, d, LOOK_FLAGS);
+
+		if (fd < 0 || statx(fd, "", AT_EMPTY_PATH, STATX_TYPE, st) < 0 ||
+		    !S_ISDIR(st->stx_mode)) {
+			errno = ENOTDIR;
+			break;
+		}
+		d->fd = open_anywhere(u, d, READ_FLAGS);
+	}
 	if (d->fd < 0)
 		return look_from_outside(u, d, errno, st);
 	decide(u, d);
@@ -196,8 +234,7 @@ enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st)
 	}
 	d->dev = usage_device(st);
 	d->ino = st->stx_ino;
-	return d->parent && (usage_left_out(u, d, NULL, st) || usage_loops(u, d, st)) ? DIR_LEFT_OUT
-										      : DIR_OPEN;
+	return usage_judge(u, d, st);
 }
 
 bool dir_resume(struct usage *u, struct dir *d)
@@ -213,6 +250,8 @@ bool dir_resume(struct usage *u, struct dir *d)
 		err = errno;
 	else if (st.stx_ino != d->ino || usage_device(&st) != d->dev)
 		err = ENOENT; /* another one is in its place */
+	if (err == ELOOP || err == ENOTDIR)
+		err = ENOENT; /* or something else, there or above */
 	if (err)
 		usage_problem(u, d, NULL, "reopen", err);
 	return !err;

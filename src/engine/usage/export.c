@@ -61,6 +61,12 @@ static void saw(struct export *x, const struct statx *st)
 	usage_saw(x->w, &s);
 }
 
+/* ncdu reads no larger numbers. */
+static uint64_t told(uint64_t n)
+{
+	return n < INT64_MAX ? n : INT64_MAX;
+}
+
 /* The beginning of an object for an entry. @st: NULL: nothing is known of it */
 static void write_info(struct export *x, const char *name, const struct statx *st)
 {
@@ -69,9 +75,9 @@ static void write_info(struct export *x, const char *name, const struct statx *s
 	if (!st)
 		return;
 	if (st->stx_size)
-		fprintf(x->out, ",\"asize\":%" PRIu64, (uint64_t)st->stx_size);
+		fprintf(x->out, ",\"asize\":%" PRIu64, told((uint64_t)st->stx_size));
 	if (st->stx_blocks)
-		fprintf(x->out, ",\"dsize\":%" PRIu64, usage_disk_of(st));
+		fprintf(x->out, ",\"dsize\":%" PRIu64, told(usage_disk_of(st)));
 	if (S_ISDIR(st->stx_mode))
 		return;
 	if (st->stx_nlink > 1)
@@ -107,7 +113,7 @@ static void write_file(struct export *x, const char *name, const struct statx *s
 	saw(x, st);
 }
 
-/* Begin to read a directory, which is open and has the level's place. @name: as it is to be told */
+/* Begin to read a directory, which is open and has the level's place. @name: as it is to be told. @st: NULL: it does not count */
 static void go_down(struct export *x, struct level *l, const char *name, const struct statx *st)
 {
 	fputs(",\n[", x->out);
@@ -115,7 +121,8 @@ static void go_down(struct export *x, struct level *l, const char *name, const s
 	if (!l->up || l->up->d->dev != l->d->dev)
 		fprintf(x->out, ",\"dev\":%" PRIu64, l->d->dev);
 	putc_unlocked('}', x->out);
-	saw(x, st);
+	if (st)
+		saw(x, st);
 	x->level = l;
 }
 
@@ -134,7 +141,7 @@ static struct level *new_level(struct export *x, const char *name)
 
 	if (l) {
 		l->up = x->level;
-		l->d = dir_new(l->up ? l->up->d : NULL, name, NO_TOP);
+		l->d = dir_new(x->u, l->up ? l->up->d : NULL, name, NO_TOP);
 	}
 	if (l && l->d)
 		return l;
@@ -152,6 +159,28 @@ static void go_up(struct export *x)
 	free_level(x, l);
 }
 
+/* Of a directory that does not count, those that may. */
+static int remember_marks(const struct export *x, struct level *l)
+{
+	size_t i = 0;
+	char *name;
+
+	while ((name = mounts_next(x->u->mounts, &l->d->marks, &i))) {
+		size_t len = strlen(name) + 1;
+		char *grown = realloc(l->names, l->len + len);
+
+		if (grown) {
+			l->names = grown;
+			memcpy(l->names + l->len, name, len);
+			l->len += len;
+		}
+		free(name);
+		if (!grown)
+			return -ENOMEM;
+	}
+	return 0;
+}
+
 static void enter(struct export *x, const char *name)
 {
 	struct level *l = new_level(x, name);
@@ -163,6 +192,10 @@ static void enter(struct export *x, const char *name)
 	switch (dir_open(x->u, l->d, &st)) {
 	case DIR_OPEN:
 		go_down(x, l, name, &st);
+		return;
+	case DIR_PASS:
+		go_down(x, l, name, NULL);
+		x->r = remember_marks(x, l);
 		return;
 	case DIR_LEFT_OUT:
 		write_left_out(x, name, "otherfs");
@@ -180,35 +213,39 @@ static void enter(struct export *x, const char *name)
 }
 
 /* Return: false: it is a sub-directory that is to be read. */
-static bool write_entry(struct export *x, const struct usage_dirent *e)
+static bool write_name(struct export *x, const char *name, unsigned char type)
 {
 	const struct dir *d = x->level->d;
 	struct statx st;
 
-	if (usage_excluded(x->u, d, e->name)) {
-		write_left_out(x, e->name, "pattern");
-		return true;
-	}
-	if (e->type == DT_DIR && d->depth < x->u->o.depth)
+	if (type == DT_DIR && d->depth < x->u->o.depth)
 		return false;
-	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) <
-	    0) {
-		if (usage_problem(x->u, d, e->name, "statx", errno)) {
+	if (statx(d->fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(x->u), &st) < 0) {
+		if (usage_problem(x->u, d, name, "statx", errno)) {
 			fputs(",\n", x->out);
-			write_info(x, e->name, NULL);
+			write_info(x, name, NULL);
 			fputs(",\"read_error\":true}", x->out);
 		}
 		return true;
 	}
 	if (S_ISDIR(st.stx_mode) && d->depth < x->u->o.depth)
 		return false;
-	if (usage_left_out(x->u, d, e->name, &st))
-		write_left_out(x, e->name, "otherfs");
+	if (usage_left_out(x->u, d, name, &st))
+		write_left_out(x, name, "otherfs");
 	else if (S_ISDIR(st.stx_mode))
-		write_closed(x, e->name, &st, false);
+		write_closed(x, name, &st, false);
 	else
-		write_file(x, e->name, &st);
+		write_file(x, name, &st);
 	return true;
+}
+
+static bool write_entry(struct export *x, const struct usage_dirent *e)
+{
+	if (usage_excluded(x->u, x->level->d, e->name)) {
+		write_left_out(x, e->name, "pattern");
+		return true;
+	}
+	return write_name(x, e->name, e->type);
 }
 
 /* Remember a sub-directory of the piece that is being read. */
@@ -232,7 +269,7 @@ static bool read_piece(struct export *x)
 	struct level *l = x->level;
 	long len;
 
-	if (!dir_resume(x->u, l->d))
+	if (l->d->passing || !dir_resume(x->u, l->d))
 		return false;
 	len = syscall(SYS_getdents64, l->d->fd, x->w->buffer, USAGE_BUFFER_BYTES);
 	if (len < 0)
@@ -267,7 +304,8 @@ static void walk(struct export *x)
 			const char *name = l->names + l->at;
 
 			l->at += strlen(name) + 1;
-			enter(x, name);
+			if (!l->d->passing || !write_name(x, name, DT_DIR))
+				enter(x, name);
 		} else if (!go_on || !read_piece(x)) {
 			go_up(x);
 		}

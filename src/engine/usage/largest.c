@@ -1,11 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * largest.c - a heap of the largest items, the least of them on top. See usage_internal.h.
+ * largest.c - a heap of the largest items, the least of them on top; files with several names can be found in it by a hash table. See
+ * usage_internal.h.
  */
 #include <engine/usage/usage_internal.h>
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+
+/* An item of a file with several names. @at: where in the heap */
+struct largest_file {
+	uint64_t dev;
+	uint64_t ino;
+	size_t at;
+	struct largest_file *next;
+};
+
+#define FIRST_BUCKETS 16
 
 int largest_init(struct largest *l, size_t max, enum usage_by by)
 {
@@ -30,13 +41,16 @@ static bool item_before(const struct largest *l, size_t a, size_t b)
 static void swap(struct largest *l, size_t a, size_t b)
 {
 	struct usage_item item = l->heap[a];
-	uint64_t dev = l->inodes[2 * a], ino = l->inodes[2 * a + 1];
+	struct largest_file *file = l->files[a];
 
 	l->heap[a] = l->heap[b];
 	l->heap[b] = item;
-	memcpy(&l->inodes[2 * a], &l->inodes[2 * b], 2 * sizeof(dev));
-	l->inodes[2 * b] = dev;
-	l->inodes[2 * b + 1] = ino;
+	l->files[a] = l->files[b];
+	l->files[b] = file;
+	if (l->files[a])
+		l->files[a]->at = a;
+	if (file)
+		file->at = b;
 }
 
 static void up(struct largest *l, size_t i)
@@ -67,7 +81,7 @@ static int grow(struct largest *l)
 {
 	size_t n = l->nr ? l->nr * 2 : 1;
 	struct usage_item *heap;
-	uint64_t *inodes;
+	struct largest_file **files;
 
 	if (l->nr & (l->nr - 1))
 		return 0;
@@ -75,35 +89,85 @@ static int grow(struct largest *l)
 	if (!heap)
 		return -ENOMEM;
 	l->heap = heap;
-	inodes = reallocarray(l->inodes, n, 2 * sizeof(*inodes));
-	if (!inodes)
+	files = reallocarray(l->files, n, sizeof(*files));
+	if (!files)
 		return -ENOMEM;
-	l->inodes = inodes;
+	l->files = files;
 	return 0;
 }
 
-/* The item of a file with several names. Return: its place; nr: there is none. */
-static size_t find(const struct largest *l, uint64_t dev, uint64_t ino)
+/* Where in the table a file is; at the end of a chain, if it is not. There are buckets. */
+static struct largest_file **place_of(const struct largest *l, uint64_t dev, uint64_t ino)
 {
-	size_t i = 0;
+	uint64_t h = (ino ^ dev * 0x9e3779b97f4a7c15ULL) * 0xff51afd7ed558ccdULL;
+	struct largest_file **f = &l->buckets[(h ^ h >> 32) & (l->nr_buckets - 1)];
 
-	while (i < l->nr && (l->inodes[2 * i] != dev || l->inodes[2 * i + 1] != ino))
-		i++;
-	return i;
+	while (*f && ((*f)->ino != ino || (*f)->dev != dev))
+		f = &(*f)->next;
+	return f;
+}
+
+/* Have as many buckets as files, at least. */
+static int make_room(struct largest *l)
+{
+	struct largest bigger = { .nr_buckets = l->nr_buckets ? 2 * l->nr_buckets : FIRST_BUCKETS };
+
+	if (l->nr_files < l->nr_buckets)
+		return 0;
+	bigger.buckets = calloc(bigger.nr_buckets, sizeof(struct largest_file *));
+	if (!bigger.buckets)
+		return -ENOMEM;
+	for (size_t i = 0; i < l->nr; i++)
+		if (l->files[i]) {
+			l->files[i]->next = NULL;
+			*place_of(&bigger, l->files[i]->dev, l->files[i]->ino) = l->files[i];
+		}
+	free(l->buckets);
+	l->buckets = bigger.buckets;
+	l->nr_buckets = bigger.nr_buckets;
+	return 0;
+}
+
+/* Remember that an item is a file with several names. It is not in the heap yet. Return: NULL without memory. */
+static struct largest_file *add_file(struct largest *l, uint64_t dev, uint64_t ino)
+{
+	struct largest_file *f = make_room(l) == 0 ? malloc(sizeof(*f)) : NULL;
+
+	if (!f)
+		return NULL;
+	*f = (struct largest_file){ .dev = dev, .ino = ino };
+	*place_of(l, dev, ino) = f;
+	l->nr_files++;
+	return f;
+}
+
+/* An item is no longer one of the largest. */
+static void drop(struct largest *l, size_t i)
+{
+	struct largest_file *f = l->files[i];
+
+	free(l->heap[i].name);
+	if (!f)
+		return;
+	*place_of(l, f->dev, f->ino) = f->next;
+	free(f);
+	l->nr_files--;
 }
 
 static int put(struct largest *l, const char *name, const struct usage_sum *s, uint32_t mode,
 	       uint64_t dev, uint64_t ino)
 {
 	uint64_t value = usage_value(s, l->by);
-	size_t at = ino ? find(l, dev, ino) : l->nr;
+	struct largest_file *file = ino && l->nr_buckets ? *place_of(l, dev, ino) : NULL;
+	size_t at = file ? file->at : l->nr;
 	char *copy;
 
 	if (at < l->nr ? strcmp(name, l->heap[at].name) >= 0
 		       : l->nr == l->max && !is_before(l, value, name, &l->heap[0]))
 		return 0;
 	copy = strdup(name);
-	if (!copy || (at == l->nr && l->nr < l->max && grow(l) < 0)) {
+	if (!copy || (at == l->nr && l->nr < l->max && grow(l) < 0) ||
+	    (at == l->nr && ino && !(file = add_file(l, dev, ino)))) {
 		free(copy);
 		return -ENOMEM;
 	}
@@ -115,14 +179,15 @@ static int put(struct largest *l, const char *name, const struct usage_sum *s, u
 		return 0;
 	}
 	if (l->nr == l->max) {
-		free(l->heap[0].name);
+		drop(l, 0);
 		at = 0;
 	} else {
 		at = l->nr++;
 	}
 	l->heap[at] = (struct usage_item){ .name = copy, .sum = *s, .mode = mode };
-	l->inodes[2 * at] = dev;
-	l->inodes[2 * at + 1] = ino;
+	l->files[at] = file;
+	if (file)
+		file->at = at;
 	up(l, at);
 	down(l, at);
 	if (l->nr == l->max)
@@ -143,6 +208,21 @@ int largest_put(struct largest *l, const char *name, const struct usage_sum *s, 
 	return r;
 }
 
+/* Forget which are files with several names. */
+static void free_files(struct largest *l)
+{
+	for (size_t i = 0; i < l->nr_buckets; i++)
+		for (struct largest_file *f = l->buckets[i], *next; f; f = next) {
+			next = f->next;
+			free(f);
+		}
+	free(l->buckets);
+	free(l->files);
+	l->buckets = NULL;
+	l->files = NULL;
+	l->nr_buckets = l->nr_files = 0;
+}
+
 void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr)
 {
 	/* Threads that hang, and are left, may come back and put something in. */
@@ -156,6 +236,7 @@ void largest_take(struct largest *l, struct usage_item **ret, size_t *ret_nr)
 	}
 	*ret = l->heap;
 	l->heap = NULL;
+	free_files(l);
 	l->nr = 0;
 	pthread_mutex_unlock(&l->lock);
 }
@@ -165,6 +246,6 @@ void largest_deinit(struct largest *l)
 	for (size_t i = 0; i < l->nr; i++)
 		free(l->heap[i].name);
 	free(l->heap);
-	free(l->inodes);
+	free_files(l);
 	pthread_mutex_destroy(&l->lock);
 }

@@ -1,200 +1,88 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * mounts.c - which mounts below a directory show what is counted elsewhere.
+ * mounts.c - which mounts the walk can come to, and what they show. What counts where is decided in pieces.c, by paths alone.
  *
- * The same files appear twice where a part of a file system is mounted in a second place (mount --bind). /proc/self/mountinfo says
- * of every mount which part of which file system it shows: a device and a path in it. The directory itself shows such a
- * part, too. A mount is left out if its part lies in that of another one that is counted, or in the directory's, and can be seen
- * there: the way to it is not excluded, not too deep and not covered by a mount; and if the same holds for all that is mounted below
- * it. Of two mounts of one part the first by mount point stays. What contains is thus counted, and what is contained left out, but
- * never in favour of something that is mounted below it.
+ * A mount is met if it is on one that is met, below the directory, neither covered by another one beside it nor by one on top of it,
+ * not excluded, and not too deep.
  *
- * A mount that contains a directory above it, as a bind mount of / in /srv does, is counted, but for that directory: the walk leaves
- * out what is itself above (dir.c), so nothing counts twice.
- *
- * A mount that is hidden by another one on top of it is never met, and does not count: it is covered by one that is mounted on it, or
- * beside it (on the same mount) in a directory above. So each is judged by what it shows, not by what it covers.
+ * Where the mount table cannot be had, or does not tell what the directory's own mount shows, the walk asks of each mount that
+ * it meets whether that is in doubt.
  */
-#include <engine/usage/usage_internal.h>
+#include <base/cleanup.h>
+#include <engine/usage/mounts_internal.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <fnmatch.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <base/cleanup.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
-struct mount {
-	uint64_t id;
-	uint64_t parent;
-	char *device; /* "8:1" */
-	char *root;
-	char *point;
-	const char *after; /* the mount point below the directory; NULL: it is not there */
-	const struct mount *on; /* the next one that it is below, and that is not at its very place */
-	const struct mount *by; /* where else it is counted */
-	bool met; /* it can be come to */
-	bool skip;
-	bool loops; /* it contains a directory above it */
-};
+#define BTRFS_MAGIC 0x9123683e
 
-/* @own: the one that the directory is in; @dir: its path; @part: its own part of that file system */
-struct mounts {
-	struct mount *at;
-	size_t nr;
-	const struct usage_options *o;
-	const struct mount *own;
-	char *dir;
-	char *part;
-	bool loops; /* one of them does */
-	char *path; /* room for any of them */
-	char *room; /* the same, for excluded() */
-};
-
-/* Undo \040 and the like, in place. */
-static void unescape(char *text)
-{
-	char *to = text;
-
-	for (; *text; text++) {
-		if (text[0] == '\\' && text[1] >= '0' && text[1] <= '3' && text[2] && text[3]) {
-			*to++ = (char)((text[1] - '0') << 6 | (text[2] - '0') << 3 |
-				       (text[3] - '0'));
-			text += 3;
-		} else {
-			*to++ = *text;
-		}
-	}
-	*to = 0;
-}
-
-/* Is @path @top, or below it? Return: what follows, beginning with '/', or empty; NULL: it is not. */
-static const char *below(const char *path, const char *top)
-{
-	size_t len = strcmp(top, "/") == 0 ? 0 : strlen(top);
-
-	if (strncmp(path, top, len) != 0 || (path[len] && path[len] != '/'))
-		return NULL;
-	return strcmp(path + len, "/") == 0 ? "" : path + len;
-}
-
-static int by_point(const void *a, const void *b)
+static int by_parent(const void *a, const void *b)
 {
 	const struct mount *x = a, *y = b;
-	int c = strcmp(x->point, y->point);
+	int c = x->parent == y->parent ? mounts_compare(x->point, y->point)
+				       : (x->parent > y->parent) - (x->parent < y->parent);
 
 	return c ? c : (x->id > y->id) - (x->id < y->id);
 }
 
-static int parse(struct mounts *m, char *line)
-{
-	char *fields[5], *save = NULL;
-	struct mount *grown;
-	int n;
-
-	for (n = 0; n < 5; n++) {
-		fields[n] = strtok_r(n ? NULL : line, " ", &save);
-		if (!fields[n])
-			return 0;
-	}
-	if ((m->nr & (m->nr - 1)) == 0) {
-		grown = reallocarray(m->at, m->nr ? m->nr * 2 : 1, sizeof(*grown));
-		if (!grown)
-			return -ENOMEM;
-		m->at = grown;
-	}
-	unescape(fields[3]);
-	unescape(fields[4]);
-	m->at[m->nr++] = (struct mount){
-		.id = strtoull(fields[0], NULL, 10),
-		.parent = strtoull(fields[1], NULL, 10),
-		.device = strdup(fields[2]),
-		.root = strdup(fields[3]),
-		.point = strdup(fields[4]),
-	};
-	return m->at[m->nr - 1].device && m->at[m->nr - 1].root && m->at[m->nr - 1].point ? 0
-											  : -ENOMEM;
-}
-
-/* Those whose part is contained come first, and of one part the last. */
-static int by_part(const void *a, const void *b)
+static int by_id(const void *a, const void *b)
 {
 	const struct mount *x = *(const struct mount *const *)a,
 			   *y = *(const struct mount *const *)b;
-	size_t n = strlen(x->root), k = strlen(y->root);
 
-	return n != k ? (n < k) - (n > k) : by_point(y, x);
+	return (x->id > y->id) - (x->id < y->id);
 }
 
-static struct mount *by_id(const struct mounts *m, uint64_t id)
+static struct mount *find(const struct mounts *m, uint64_t id)
 {
-	for (size_t i = 0; i < m->nr; i++)
-		if (m->at[i].id == id)
-			return &m->at[i];
-	return NULL;
+	const struct mount key = { .id = id }, *k = &key;
+	struct mount **x = m->by_id ? bsearch(&k, m->by_id, m->table.nr, sizeof(k), by_id) : NULL;
+
+	return x ? *x : NULL;
 }
 
-/* Is @x, or a mount that it is on, up to @own, hidden by another? */
-static bool hidden(const struct mounts *m, const struct mount *own, const struct mount *x)
+/* The first of those that are on @parent; they end with the table, or another's. */
+static struct mount *first_on(const struct mounts *m, const struct mount *parent)
 {
-	for (const struct mount *at = x; at != own;) {
-		for (size_t i = 0; i < m->nr; i++) {
-			const struct mount *y = &m->at[i];
+	size_t from = 0, to = m->table.nr;
 
-			if (y != at && y->parent == at->parent && below(at->point, y->point))
-				return true;
-			if (at == x && y->parent == x->id && strcmp(y->point, x->point) == 0)
-				return true;
-		}
-		if (at->parent == at->id)
-			return true; /* the root of all: it is not on @own */
-		at = by_id(m, at->parent);
-		if (!at)
-			return true;
+	while (from < to) {
+		size_t middle = from + (to - from) / 2;
+
+		if (m->table.at[middle].parent < parent->id)
+			from = middle + 1;
+		else
+			to = middle;
 	}
-	return false;
+	return &m->table.at[from];
 }
 
-/* The path in its file system of what the mount shows; of the directory's own, of what the directory shows. */
-static const char *part_of(const struct mounts *m, const struct mount *x)
+static bool is_on(const struct mounts *m, const struct mount *x, const struct mount *parent)
 {
-	return x == m->own ? m->part : x->root;
+	return x < m->table.at + m->table.nr && x->parent == parent->id;
 }
 
-/* Is @x below @y, as mounts are? */
-static bool is_on(const struct mount *x, const struct mount *y)
+/* What is on top at its mount point. */
+static struct mount *topmost(const struct mounts *m, struct mount *x)
 {
-	while (x && x != y)
-		x = x->on;
+	/* What is on a mount's root comes first among what is on it. */
+	for (struct mount *y; (y = first_on(m, x)), is_on(m, y, x) && y != x; x = y)
+		if (strcmp(y->point, x->point) != 0)
+			break;
 	return x;
 }
 
-/* Is @root, in @x, below a directory that @x itself is below? There the walk ends. */
-static bool in_loop(const struct mounts *m, const struct mount *x, const char *root)
+bool mounts_too_deep(const struct mounts *m, const char *after)
 {
-	for (const struct mount *a = x->on; a; a = a->on) {
-		const char *rest = strcmp(a->device, x->device) == 0
-			? below(part_of(m, a), part_of(m, x))
-			: NULL;
-
-		if (rest && *rest && below(root, part_of(m, a)))
-			return true;
-	}
-	return false;
+	return m->o->depth != UINT32_MAX && levels(after) > (uint64_t)m->o->depth + 1;
 }
 
-static unsigned int levels(const char *after)
-{
-	unsigned int n = 0;
-
-	for (; *after; after++)
-		n += *after == '/';
-	return n;
-}
-
-/* Is what has this path below the directory ("/a/b"), or one above it, excluded? */
-static bool excluded(const struct mounts *m, const char *after)
+bool mounts_excluded(const struct mounts *m, const char *after)
 {
 	char *path = m->room;
 
@@ -214,184 +102,178 @@ static bool excluded(const struct mounts *m, const char *after)
 	return false;
 }
 
-/* Can the walk come to it, whatever is left out? Those that it is on have been looked at. */
-static bool can_be_met(const struct mounts *m, const struct mount *x, int dir)
+/* Is it mounted in itself: does it show one of the directories above it? */
+static bool is_loop(const struct mounts *m, const struct mount *x)
 {
-	const char *rest;
+	const struct mount *at = x;
+
+	for (const struct mount *a = x->on; a; at = a, a = a->on) {
+		const char *rest = a->dev == x->dev && path_below(x->root, part_of(m, a))
+			? path_below(at->under, x->root)
+			: NULL;
+
+		if (rest && *rest)
+			return true;
+	}
+	return false;
+}
+
+/* Is it on another file system, and these are not wanted? */
+static bool on_other(const struct mounts *m, const struct mount *x, int dir)
+{
 	struct stat own, st;
 
-	if (!x->on || (x->on != m->own && !x->on->met) || hidden(m, m->own, x) ||
-	    levels(x->after) > (uint64_t)m->o->depth + 1 || excluded(m, x->after))
+	if (!m->o->one_fs)
 		return false;
+	if (m->table.guessed)
+		return false; /* the walk will see */
 	/* On btrfs the mount table does not tell one device from another; but who is on it answers, if the directory does. */
-	if (m->o->one_fs &&
-	    (strcmp(x->device, m->own->device) != 0 || fstat(dir, &own) < 0 ||
-	     (fstatat(dir, x->after + 1, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 &&
-	      st.st_dev != own.st_dev)))
-		return false;
-	rest = x->on == m->own ? NULL : below(x->point, x->on->point);
-	if (!rest)
-		return true;
-	sprintf(m->path, "%s%s", strcmp(x->on->root, "/") == 0 ? "" : x->on->root, rest);
-	return !in_loop(m, x->on, m->path);
+	return x->dev != m->own->dev || fstat(dir, &own) < 0 ||
+		(fstatat(dir, x->after + 1, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 &&
+		 st.st_dev != own.st_dev);
 }
 
-/* Is all of @x's part counted in @c, if that is? */
-static bool counts(const struct mounts *m, const struct mount *c, const struct mount *x)
+/* What was deleted is told from others by its inode. */
+static int name_deleted(struct mounts *m, struct mount *x, int dir)
 {
-	const char *rest =
-		c != x && strcmp(c->device, x->device) == 0 ? below(x->root, part_of(m, c)) : NULL;
-	const char *base = c == m->own ? "" : c->after;
 	size_t len = strlen(x->root), end = strlen("//deleted");
-	char *path = m->path;
+	struct nameless *grown;
+	char name[48];
+	struct stat st;
 
-	if (!rest || (len > end && strcmp(x->root + len - end, "//deleted") == 0) ||
-	    in_loop(m, c, x->root))
-		return false;
-	sprintf(path, "%s%s", base, rest);
-	if (excluded(m, path) || (m->o->depth != UINT32_MAX && levels(path) > levels(x->after)))
-		return false;
-	for (size_t i = 0; i < m->nr; i++) {
-		const struct mount *y = &m->at[i];
-
-		if (y->parent == c->id && y->after && *y->after && strcmp(y->after, base) != 0 &&
-		    below(y->after, base) && below(path, y->after))
-			return false;
-	}
-	return true;
-}
-
-/* Who counts what @x shows, if @without and what is below that are left out? */
-static const struct mount *counter(const struct mounts *m, const struct mount *x,
-				   const struct mount *without)
-{
-	if (counts(m, m->own, x))
-		return m->own;
-	for (size_t i = 0; i < m->nr; i++) {
-		const struct mount *c = &m->at[i];
-
-		if (c->met && !c->skip && !is_on(c, without) && counts(m, c, x))
-			return c;
-	}
-	return NULL;
-}
-
-/* Leave @x out, with all that is below it, if nothing is lost. */
-static bool leave_out(struct mounts *m, const struct mount *x)
-{
-	for (int doing = 0; doing < 2; doing++)
-		for (size_t i = 0; i < m->nr; i++) {
-			struct mount *y = &m->at[i];
-			const struct mount *by = y->by;
-
-			if (!y->met || (!is_on(y, x) && !(y->skip && is_on(by, x))))
-				continue;
-			if (!doing) {
-				if (!counter(m, y, x))
-					return false;
-				continue;
-			}
-			y->by = counter(m, y, x);
-			y->skip = true;
-		}
-	return true;
-}
-
-/* Look up where each one is. */
-static void place(struct mounts *m)
-{
-	for (size_t i = 0; i < m->nr; i++) {
-		struct mount *x = &m->at[i];
-
-		x->after = x == m->own ? NULL : below(x->point, m->dir);
-		if (x->after && !*x->after)
-			x->after = NULL;
-		if (!x->after)
-			continue;
-		for (x->on = by_id(m, x->parent); x->on && strcmp(x->on->point, x->point) == 0;)
-			x->on = x->on->parent == x->on->id ? NULL : by_id(m, x->on->parent);
-		if (x->on && x->on != m->own && !below(x->on->point, m->dir))
-			x->on = NULL;
-	}
-}
-
-static int decide(struct mounts *m, int dir)
-{
-	const char *rest = below(m->dir, m->own->point);
-	cleanup_free struct mount **order = calloc(m->nr, sizeof(struct mount *));
-	size_t longest = strlen(m->dir) + 1, size;
-	bool again = true;
-
-	if (!rest)
+	/* Beyond the root of a control group's name space there are paths like this, which contain nothing else. */
+	if (x->root[0] != '/' ||
+	    (strncmp(x->root, "/..", 3) == 0 && (!x->root[3] || x->root[3] == '/')))
+		snprintf(name, sizeof(name), "?");
+	else if (len <= end || strcmp(x->root + len - end, "//deleted") != 0)
 		return 0;
-	if (!order ||
-	    asprintf(&m->part, "%s%s", strcmp(m->own->root, "/") == 0 && *rest ? "" : m->own->root,
-		     rest) < 0) {
-		m->part = NULL;
-		return -ENOMEM;
+	else if (fstatat(dir, x->after + 1, &st, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+		snprintf(name, sizeof(name), "?%ju", (uintmax_t)x->id);
+	else
+		snprintf(name, sizeof(name), "?ino%ju", (uintmax_t)st.st_ino);
+	if (strncmp(name, "?ino", 4) == 0 && !S_ISDIR(st.st_mode) && st.st_nlink) {
+		grown = reallocarray(m->nameless, m->nr_nameless + 1, sizeof(*grown));
+		if (!grown)
+			return -ENOMEM;
+		m->nameless = grown;
+		m->nameless[m->nr_nameless++] =
+			(struct nameless){ .dev = st.st_dev, .ino = st.st_ino };
 	}
-	for (size_t i = 0; i < m->nr; i++) {
-		size_t root = strlen(m->at[i].root), point = strlen(m->at[i].point);
+	if (name[1]) {
+		free(x->root);
+		x->root = strdup(name);
+	} else {
+		char *root = x->root;
 
-		longest = root > longest ? root : longest;
-		longest = point > longest ? point : longest;
+		x->root = path_join(name, root);
+		free(root);
 	}
-	size = 2 * longest +
-		1; /* a mount point, or a root, and a part of a root, or a mount point */
-	m->path = malloc(size);
-	m->room = malloc(size);
-	if (!m->path || !m->room)
-		return -ENOMEM;
-	place(m);
-	/* In the order of mount points, what one is on comes before it. */
-	for (size_t i = 0; i < m->nr; i++) {
-		order[i] = &m->at[i];
-		m->at[i].met = m->at[i].after && can_be_met(m, &m->at[i], dir);
-	}
-	qsort(order, m->nr, sizeof(struct mount *), by_part);
-	while (again) {
-		again = false;
-		for (size_t i = 0; i < m->nr; i++)
-			if (order[i]->met && !order[i]->skip && leave_out(m, order[i]))
-				again = true;
-	}
-	for (size_t i = 0; i < m->nr; i++) {
-		struct mount *x = &m->at[i];
-
-		for (const struct mount *a = x->on; a && x->met && !x->skip; a = a->on)
-			x->loops |= strcmp(a->device, x->device) == 0 &&
-				below(part_of(m, a), x->root);
-		m->loops |= x->loops;
-	}
-	return 0;
+	return x->root ? 0 : -ENOMEM;
 }
 
-int mounts_new(struct mounts **ret, int dir, const struct usage_options *o)
+/* What is seen of those that are mounted on one. */
+static int meet(struct mounts *m, struct mount *parent, int dir)
+{
+	const struct mount *last = NULL;
+	int r = 0;
+
+	for (struct mount *y = first_on(m, parent); r == 0 && is_on(m, y, parent); y++) {
+		const char *after = path_below(y->point, m->dir);
+		const char *rest = path_below(y->point, parent->point);
+		struct mount *x;
+
+		if (y == parent || !after || !*after || !rest)
+			continue;
+		if (last && path_below(y->point, last->point))
+			continue; /* that one covers it */
+		last = y;
+		x = topmost(m, y);
+		x->after = after;
+		x->on = parent;
+		x->next = parent->first;
+		parent->first = x;
+		x->under = path_join(parent->root, rest);
+		if (!x->under)
+			return -ENOMEM;
+		if (mounts_too_deep(m, after) || mounts_excluded(m, after) || on_other(m, x, dir))
+			continue;
+		r = name_deleted(m, x, dir);
+		x->loops = r == 0 && is_loop(m, x);
+		m->met[m->nr_met++] = x;
+	}
+	return r;
+}
+
+static int by_inode(const void *a, const void *b)
+{
+	const struct nameless *x = a, *y = b;
+
+	return x->ino == y->ino ? (x->dev > y->dev) - (x->dev < y->dev)
+				: (x->ino > y->ino) - (x->ino < y->ino);
+}
+
+/* With a table, and the path of the directory. */
+static int work_out(struct mounts *m, int dir, uint64_t own)
+{
+	size_t nr = m->table.nr, longest = strlen(m->dir);
+	int r = 0;
+
+	m->by_id = calloc(nr, sizeof(struct mount *));
+	m->met = calloc(nr, sizeof(struct mount *));
+	if (!m->by_id || !m->met)
+		return -ENOMEM;
+	qsort(m->table.at, nr, sizeof(*m->table.at), by_parent);
+	for (size_t i = 0; i < nr; i++) {
+		m->by_id[i] = &m->table.at[i];
+		if (strlen(m->table.at[i].point) > longest)
+			longest = strlen(m->table.at[i].point);
+	}
+	qsort(m->by_id, nr, sizeof(struct mount *), by_id);
+	m->own = find(m, own);
+	if (!path_below(m->dir, m->own->point)) {
+		free(take_ptr(m->dir));
+		return 0;
+	}
+	m->own->after = "";
+	m->part = path_join(m->own->root, path_below(m->dir, m->own->point));
+	m->room = malloc(longest + 1);
+	if (!m->part || !m->room)
+		return -ENOMEM;
+	m->met[m->nr_met++] = m->own;
+	for (size_t i = 0; i < m->nr_met && r == 0; i++)
+		r = meet(m, m->met[i], dir);
+	if (m->nr_nameless)
+		qsort(m->nameless, m->nr_nameless, sizeof(*m->nameless), by_inode);
+	return r < 0 ? r : mounts_decide(m);
+}
+
+int mounts_new(struct mounts **ret, int dir, const char *path, const struct usage_options *o)
 {
 	struct mounts *m = calloc(1, sizeof(*m));
-	cleanup_free char *line = NULL;
+	struct statfs fs;
 	struct statx st;
-	size_t size = 0;
-	char path[40];
-	FILE *f;
-	int r = 0;
+	char link[40];
+	int r;
 
 	if (!m)
 		return -ENOMEM;
-	f = fopen("/proc/self/mountinfo", "re");
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", dir);
+	snprintf(link, sizeof(link), "/proc/self/fd/%d", dir);
 	m->o = o;
-	m->dir = realpath(path, NULL);
-	while (r == 0 && f && getline(&line, &size, f) > 0)
-		r = parse(m, line);
-	if (f)
-		fclose(f);
-	if (r == 0 && m->nr)
-		qsort(m->at, m->nr, sizeof(*m->at), by_point);
-	/* Without /proc, or where the directory cannot be named, nothing is left out. */
-	if (r == 0 && m->dir && statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 &&
-	    (st.stx_mask & STATX_MNT_ID) && (m->own = by_id(m, st.stx_mnt_id)))
-		r = decide(m, dir);
+	m->own_has_many = fstatfs(dir, &fs) == 0 && fs.f_type == BTRFS_MAGIC;
+	m->dir = realpath(link, NULL);
+	if (!m->dir)
+		m->dir = realpath(path, NULL);
+	r = statx(dir, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) < 0 ? -errno : 0;
+	m->own_dev = r == 0 ? usage_device(&st) : 0;
+	if (r == 0 && m->dir)
+		r = st.stx_mask & STATX_MNT_ID ? mount_table_read(&m->table, st.stx_mnt_id)
+					       : -ENOSYS;
+	if (r < 0 && r != -ENOMEM) {
+		free(take_ptr(m->dir));
+		r = 0;
+	}
+	if (r == 0 && m->dir)
+		r = work_out(m, dir, st.stx_mnt_id);
 	if (r < 0) {
 		mounts_free(m);
 		return r;
@@ -400,30 +282,48 @@ int mounts_new(struct mounts **ret, int dir, const struct usage_options *o)
 	return 0;
 }
 
-bool mounts_skip(const struct mounts *m, uint64_t id)
+bool mounts_doubt(const struct mounts *m, uint64_t id, uint64_t dev)
 {
-	const struct mount *x = by_id(m, id);
-
-	return x && x->skip;
+	if (!m->dir)
+		return true;
+	if (m->table.guessed && (dev == m->own_dev || (m->own_has_many && major(dev) == 0)))
+		return true;
+	if (find(m, id))
+		return false;
+	/* It was mounted meanwhile. */
+	for (size_t i = 0; i < m->nr_met; i++)
+		if (m->met[i]->dev == dev || dev == m->own_dev)
+			return true;
+	return false;
 }
 
-bool mounts_loops(const struct mounts *m, uint64_t id)
+bool mounts_guessed(const struct mounts *m)
 {
-	const struct mount *x = m->loops ? by_id(m, id) : NULL;
+	return !m->dir || m->table.guessed;
+}
 
-	return x && x->loops;
+bool mounts_nameless(const struct mounts *m, uint64_t dev, uint64_t ino)
+{
+	const struct nameless key = { .dev = dev, .ino = ino };
+
+	return m->nr_nameless && bsearch(&key, m->nameless, m->nr_nameless, sizeof(key), by_inode);
 }
 
 void mounts_free(struct mounts *m)
 {
 	if (!m)
 		return;
-	for (size_t i = 0; i < m->nr; i++) {
-		free(m->at[i].device);
-		free(m->at[i].root);
-		free(m->at[i].point);
-	}
-	free(m->at);
+	mount_table_deinit(&m->table);
+	for (size_t i = 0; i < m->nr_cuts; i++)
+		free(m->cuts[i]);
+	for (size_t i = 0; i < m->nr_marks; i++)
+		free(m->marks[i].path);
+	free(m->cuts);
+	free(m->marks);
+	free(m->nameless);
+	free(m->pieces);
+	free(m->met);
+	free(m->by_id);
 	free(m->dir);
 	free(m->part);
 	free(m->path);

@@ -8,8 +8,11 @@
 #include <engine/usage/usage_internal.h>
 #include <errno.h>
 #include <fnmatch.h>
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define NEAR 256
 
 void usage_fail(struct usage *u, int err)
 {
@@ -23,7 +26,7 @@ bool usage_problem(struct usage *u, const struct dir *d, const char *name, const
 	cleanup_free char *path = NULL;
 	size_t at, nr;
 
-	if (err == ENOENT || err == ELOOP || err == ENOTDIR) {
+	if (err == ENOENT) {
 		__atomic_add_fetch(&u->nr_vanished, 1, __ATOMIC_RELAXED);
 		return false;
 	}
@@ -85,30 +88,78 @@ bool usage_excluded(struct usage *u, const struct dir *d, const char *name)
 	return false;
 }
 
-bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st)
+/* A mount of which it is not known whether it shows what is counted elsewhere, too. */
+static void doubt(struct usage *u, const struct dir *d, const char *name, const struct statx *st)
 {
-	bool is_mount = st->stx_attributes & STATX_ATTR_MOUNT_ROOT; /* files can be, too */
-
-	/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
-	if (u->o.one_fs && (is_mount || S_ISDIR(st->stx_mode)) && usage_device(st) != u->root_dev)
-		return true;
-	if (!is_mount || !mounts_skip(u->mounts, st->stx_mnt_id))
-		return false;
-	skipped(u, d, name);
-	return true;
+	if (!(st->stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
+	    !mounts_doubt(u->mounts, st->stx_mnt_id, usage_device(st)))
+		return;
+	__atomic_add_fetch(&u->nr_doubts, 1, __ATOMIC_RELAXED);
+	usage_problem(u, d, name, "mountinfo", ENODATA);
 }
 
-bool usage_loops(struct usage *u, const struct dir *d, const struct statx *st)
+/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
+static bool on_other(const struct usage *u, const struct statx *st)
 {
-	if ((st->stx_attributes & STATX_ATTR_MOUNT_ROOT) ||
-	    !mounts_loops(u->mounts, st->stx_mnt_id))
-		return false;
-	for (const struct dir *above = d->parent; above; above = above->parent)
-		if (above->dev == d->dev && above->ino == d->ino) {
-			skipped(u, d, NULL);
-			return true;
-		}
+	return u->o.one_fs && usage_device(st) != u->root_dev &&
+		(S_ISDIR(st->stx_mode) || (st->stx_attributes & STATX_ATTR_MOUNT_ROOT));
+}
+
+bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st)
+{
+	enum mounts_say say = MOUNTS_AS_ABOVE;
+
+	if (on_other(u, st))
+		return true;
+	if (d->marks.from < d->marks.to) {
+		struct marks at = mounts_below(u->mounts, &d->marks, name);
+
+		say = mounts_say(u->mounts, &at, st->stx_mnt_id);
+	}
+	if (say == MOUNTS_LEAVE_OUT)
+		skipped(u, d, name);
+	if (say == MOUNTS_LEAVE_OUT || (d->passing && say != MOUNTS_COUNT))
+		return true;
+	doubt(u, d, name, st);
 	return false;
+}
+
+/*
+ * Is it the same directory as one above it? Without bind mounts that cannot be, but on a file system that is damaged, or lies. All of
+ * the nearest ones are looked at, and on some levels the others.
+ */
+static bool is_above(const struct dir *d)
+{
+	unsigned int n = d->depth % NEAR ? NEAR : UINT_MAX;
+
+	for (const struct dir *above = d->parent; above && n; above = above->parent, n--)
+		if (above->ino == d->ino && above->dev == d->dev && d->ino)
+			return true;
+	return false;
+}
+
+enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st)
+{
+	enum mounts_say say = mounts_say(u->mounts, &d->marks, st->stx_mnt_id);
+
+	if (d->parent && on_other(u, st))
+		return DIR_LEFT_OUT;
+	d->passing = say == MOUNTS_AS_ABOVE ? d->parent && d->parent->passing
+					    : say == MOUNTS_LEAVE_OUT;
+	if (say == MOUNTS_LEAVE_OUT)
+		skipped(u, d, NULL);
+	if (!d->passing) {
+		if (d->parent)
+			doubt(u, d, NULL, st);
+		if (!is_above(d))
+			return DIR_OPEN;
+		if (mounts_guessed(u->mounts))
+			skipped(u, d, NULL); /* by a bind mount, most likely */
+		else
+			usage_problem(u, d, NULL, "loop", ELOOP);
+		return DIR_LEFT_OUT;
+	}
+	return d->marks.to - d->marks.from > (say != MOUNTS_AS_ABOVE) ? DIR_PASS : DIR_LEFT_OUT;
 }
 
 static int by_name(const void *a, const void *b)
@@ -122,6 +173,7 @@ void usage_take_notes(struct usage *u, struct usage_result *ret)
 	memcpy(ret->errors, u->errors, sizeof(ret->errors));
 	memset(u->errors, 0, sizeof(u->errors));
 	ret->nr_errors = u->nr_errors;
+	ret->nr_doubts = __atomic_load_n(&u->nr_doubts, __ATOMIC_RELAXED);
 	u->nr_errors = 0; /* a thread that hangs, and is left, may come back with one */
 	ret->skipped = u->skipped;
 	ret->nr_skipped = u->nr_skipped;

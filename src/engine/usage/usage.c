@@ -40,10 +40,29 @@ static unsigned int free_fds(void)
 	return l.rlim_cur - n < INT_MAX ? (unsigned int)(l.rlim_cur - n) : INT_MAX;
 }
 
+/* How many threads there is address space for, with as much again for what they allocate. */
+static unsigned int threads_by_space(void)
+{
+	FILE *f = fopen("/proc/self/statm", "re");
+	unsigned long long pages = 0, left;
+	struct rlimit l;
+
+	if (f && fscanf(f, "%llu", &pages) != 1)
+		pages = 0;
+	if (f)
+		fclose(f);
+	if (getrlimit(RLIMIT_AS, &l) < 0 || l.rlim_cur == RLIM_INFINITY)
+		return THREADS_MAX;
+	left = pages * (unsigned long long)sysconf(_SC_PAGESIZE);
+	left = l.rlim_cur > left ? l.rlim_cur - left : 0;
+	left /= 2ull * (STACK_BYTES + USAGE_BUFFER_BYTES);
+	return left < THREADS_MAX ? (unsigned int)left : THREADS_MAX;
+}
+
 /* How many threads; and how many descriptors may be kept by them together: half of those that are left for others to use. */
 static void choose(struct usage *u)
 {
-	unsigned int fds = free_fds();
+	unsigned int fds = free_fds(), most = threads_by_space();
 	long n = u->o.threads ? (long)u->o.threads : sysconf(_SC_NPROCESSORS_ONLN) * THREADS_EACH;
 
 	if (!u->o.threads && n < THREADS_LEAST)
@@ -52,6 +71,8 @@ static void choose(struct usage *u)
 		n = THREADS_MAX;
 	if (n > fds / FDS_EACH)
 		n = fds / FDS_EACH ? fds / FDS_EACH : 1;
+	if (n > most)
+		n = most ? most : 1;
 	u->nr_workers = (unsigned int)n;
 	u->max_kept = fds > 2 * u->nr_workers ? (fds - 2 * u->nr_workers) / 2 : 0;
 }
@@ -93,7 +114,7 @@ int usage_new(struct usage **ret, const char *dir, const struct usage_options *o
 		r = links_new(&u->links);
 	}
 	if (r == 0)
-		r = mounts_new(&u->mounts, u->fd, &u->o);
+		r = mounts_new(&u->mounts, u->fd, dir, &u->o);
 	if (r == 0) {
 		choose(u);
 		u->workers = aligned(u->nr_workers * sizeof(*u->workers));
@@ -203,7 +224,7 @@ static int collect(struct usage *u, struct usage_result *ret)
 
 int usage_run(struct usage *u, struct usage_result *ret)
 {
-	struct dir *root = dir_new(NULL, "", NO_TOP);
+	struct dir *root = dir_new(u, NULL, "", NO_TOP);
 	int r;
 
 	*ret = (struct usage_result){ 0 };

@@ -14,7 +14,7 @@
  * - a file with several names counts once, for the entry of the directory whose name comes first in byte order among those below which
  *   it has a name;
  * - entries of one size are sorted by name, in byte order; errors, and mounts that were left out, by path;
- * - a mount below the directory that shows again what is counted elsewhere is left out (mounts.c says how that is decided).
+ * - what a mount below the directory shows again is left out if it is counted elsewhere (pieces.c says how that is decided).
  *
  * The calls used are openat(2), getdents64(2), statx(2); nothing is written, no access time is changed where that can be avoided.
  * Source: the manual entry of kshared-folder ("folder top").
@@ -98,6 +98,7 @@ struct usage_error {
  * @owned: what was counted for each of the owners asked for
  * @nr_entries: entries of the directory
  * @errors: those that come first by path; @nr_errors: how many there were: that much is missing in the sums
+ * @nr_doubts: so many of these, with the call "mountinfo", are mounts that may show what is counted elsewhere, too
  * @nr_vanished: entries that were gone when they were looked at
  * @skipped: mounts, and directories in them, left out because they show what is counted elsewhere; @nr_skipped of them, paths below the directory
  * @stopped: usage_stop() was called: the sums are those up to then
@@ -110,6 +111,7 @@ struct usage_result {
 	uint64_t nr_entries;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;
+	uint64_t nr_doubts;
 	uint64_t nr_vanished;
 	char **skipped;
 	size_t nr_skipped;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * usage_internal.h - the parts of a count: the walk (walk.c), its directories (dir.c), files with several names (links.c), the
- * largest so far (largest.c), mounts (mounts.c), what was not counted (notes.c); and the walk that writes all it sees (export.c).
+ * largest so far (largest.c), mounts (mount_table.c, mounts.c, pieces.c, marks.c), what was not counted (notes.c); and the walk that writes all it sees (export.c).
  */
 #ifndef KSHARED_ENGINE_USAGE_INTERNAL_H
 #define KSHARED_ENGINE_USAGE_INTERNAL_H
@@ -53,7 +53,10 @@ struct largest {
 	size_t max;
 	enum usage_by by;
 	uint64_t least; /* no item of a smaller value is wanted; read without the lock */
-	uint64_t *inodes; /* pairs of device and inode number, beside the heap; 0: it has but one name */
+	struct largest_file **files; /* beside the heap; NULL: it has but one name */
+	struct largest_file **buckets; /* the same by device and inode number */
+	size_t nr_buckets; /* a power of two, or 0 */
+	size_t nr_files;
 };
 
 /** largest_init() - Return: 0; -ENOMEM. */
@@ -110,18 +113,103 @@ void links_rest(struct links *l, void (*each)(void *ctx, uint32_t top, const str
 void links_free(struct links *l);
 
 /*
- * mounts.c: which mounts below a directory show what is counted elsewhere.
+ * mount_table.c: what is mounted where.
+ */
+
+/*
+ * A mount. What is after @point is mounts.c's.
+ * @root: the path, in its file system, of what it shows
+ * @after: the mount point below the directory: "/a/b"
+ * @on: the one that it is on, not at its very place; @first, @next: those on it
+ * @under: the path in @on's file system of what it covers; @under_piece: that piece; @piece: the one that it shows first
+ * @taken: the pieces that count here
+ * @rank: what has a smaller one goes first
+ * @loops: it shows a directory above it
+ */
+struct mount {
+	uint64_t id;
+	uint64_t parent;
+	uint64_t dev;
+	char *root;
+	char *point;
+	const char *after;
+	char *under;
+	struct mount *on;
+	struct mount *first;
+	struct mount *next;
+	size_t piece;
+	size_t under_piece;
+	size_t taken;
+	int64_t rank;
+	bool loops;
+};
+
+/* @guessed: which part the root directory's mount shows is not known */
+struct mount_table {
+	struct mount *at;
+	size_t nr;
+	bool guessed;
+};
+
+/**
+ * mount_table_read() - read it; zeroed before.
+ * @own: the number of a mount that will be in it, at least as one that shows "?" at "/"
+ * Return: 0; -ENOMEM; another -errno: it is not told.
+ */
+int mount_table_read(struct mount_table *t, uint64_t own);
+
+/** mount_table_deinit() - free it. */
+void mount_table_deinit(struct mount_table *t);
+
+/** path_below() - is @path @top, or below it? Return: what follows, beginning with '/', or empty; NULL: it is not. */
+const char *path_below(const char *path, const char *top);
+
+/** path_join() - @rest: empty, or beginning with '/'. Return: malloc'ed; NULL without memory. */
+char *path_join(const char *top, const char *rest);
+
+/*
+ * mounts.c, pieces.c, marks.c: which directories below the one that is counted show what is counted elsewhere.
  */
 struct mounts;
 
-/** mounts_new() - read the mount table. @dir: open. @o: borrowed for as long as it is used. Return: 0; -errno. */
-int mounts_new(struct mounts **ret, int dir, const struct usage_options *o);
+/* Marks that are at a directory, whose path below the first one has @len bytes, or below it. None: @from is @to. */
+struct marks {
+	size_t from;
+	size_t to;
+	size_t len;
+};
 
-/** mounts_skip() - is the mount @id one to be left out? */
-bool mounts_skip(const struct mounts *m, uint64_t id);
+/**
+ * mounts_new() - read the mount table.
+ * @dir: open; @path: its name
+ * @o: borrowed for as long as it is used
+ * Return: 0, also if there is no table; -ENOMEM.
+ */
+int mounts_new(struct mounts **ret, int dir, const char *path, const struct usage_options *o);
 
-/** mounts_loops() - does the mount @id contain a directory above it? */
-bool mounts_loops(const struct mounts *m, uint64_t id);
+/** mounts_first() - the marks below the directory. */
+struct marks mounts_first(const struct mounts *m);
+
+/** mounts_below() - those for an entry of a directory. */
+struct marks mounts_below(const struct mounts *m, const struct marks *at, const char *name);
+
+/** mounts_next() - go through the entries that have some. @i: 0 at first. Return: a name, malloc'ed; NULL: no more, or no memory. */
+char *mounts_next(const struct mounts *m, const struct marks *at, size_t *i);
+
+/** enum mounts_say - what the mark at a directory or file itself says. */
+enum mounts_say { MOUNTS_AS_ABOVE, MOUNTS_COUNT, MOUNTS_LEAVE_OUT };
+
+/** mounts_say() - @id: of the mount that is there now; the mark says nothing of another one. */
+enum mounts_say mounts_say(const struct mounts *m, const struct marks *at, uint64_t id);
+
+/** mounts_doubt() - might what begins at the mount @id, on the device @dev, be counted elsewhere without anybody knowing? */
+bool mounts_doubt(const struct mounts *m, uint64_t id, uint64_t dev);
+
+/** mounts_guessed() - is it not known what all mounts show? */
+bool mounts_guessed(const struct mounts *m);
+
+/** mounts_nameless() - may the file be met more often than it has names? */
+bool mounts_nameless(const struct mounts *m, uint64_t dev, uint64_t ino);
 
 /** mounts_free() - @m may be NULL. */
 void mounts_free(struct mounts *m);
@@ -145,6 +233,7 @@ struct top {
  * @users: who need @fd: its reader, and those below that have it as their anchor and are still to be opened
  * @dev, @ino: which one it is, once it was opened
  * @at: where to go on
+ * @passing: it does not count; but something below may, where a mark says so
  */
 struct dir {
 	struct dir *parent;
@@ -157,6 +246,8 @@ struct dir {
 	uint32_t depth;
 	bool keeps; /* its descriptor is kept for those below */
 	bool entered; /* its own size is counted */
+	bool passing;
+	struct marks marks;
 	uint64_t dev;
 	uint64_t ino;
 	int64_t at;
@@ -195,6 +286,7 @@ struct usage {
 	pthread_mutex_t error_lock;
 	struct usage_error errors[USAGE_ERRORS];
 	uint64_t nr_errors;
+	uint64_t nr_doubts;
 	uint64_t nr_vanished;
 	char **skipped;
 	size_t nr_skipped;
@@ -209,11 +301,12 @@ struct usage {
 };
 
 /** dir_new() - a directory that is to be read. @parent: NULL: the first one. Return: NULL without memory. */
-struct dir *dir_new(struct dir *parent, const char *name, uint32_t top);
+struct dir *dir_new(struct usage *u, struct dir *parent, const char *name, uint32_t top);
 
 /** enum dir_look - what became of a directory that was to be opened. */
 enum dir_look {
 	DIR_OPEN,
+	DIR_PASS, /* the same, but it shows what is counted elsewhere, and below it there are marks */
 	DIR_LEFT_OUT, /* it is on another file system, or shows what is counted elsewhere */
 	DIR_OTHER, /* it is no directory any more */
 	DIR_CLOSED, /* it cannot be read; that is noted */
@@ -261,11 +354,11 @@ bool usage_problem(struct usage *u, const struct dir *d, const char *name, const
 /** usage_excluded() - does a pattern say so? */
 bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
 
-/** usage_left_out() - is it on another file system that is not wanted, or a mount of what is counted elsewhere? The latter is noted. */
+/** usage_left_out() - is what is not gone into on another file system that is not wanted, or counted elsewhere? The latter is noted. */
 bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st);
 
-/** usage_loops() - is it, in a bind mount of something above, a directory above itself? That is noted. */
-bool usage_loops(struct usage *u, const struct dir *d, const struct statx *st);
+/** usage_judge() - the same of a directory, whose @passing is set. Return: DIR_OPEN, DIR_PASS or DIR_LEFT_OUT. */
+enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st);
 
 /** usage_take_notes() - they go to the result. */
 void usage_take_notes(struct usage *u, struct usage_result *ret);

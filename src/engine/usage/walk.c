@@ -193,12 +193,19 @@ static struct dir *steal(struct worker *w)
 	return NULL;
 }
 
+/* How often a file may be met. */
+static uint32_t nr_names(const struct usage *u, const struct statx *st)
+{
+	return mounts_nameless(u->mounts, usage_device(st), st->stx_ino) ? UINT32_MAX
+									 : st->stx_nlink;
+}
+
 /* A file that is one of those asked for, or may be. */
 static void offer(struct usage *u, const struct dir *d, const char *name,
 		  const struct usage_sum *sum, const struct statx *st)
 {
 	cleanup_free char *path = NULL;
-	bool several = st->stx_nlink > 1;
+	bool several = nr_names(u, st) > 1;
 
 	if (!largest_wants(&u->largest, sum))
 		return;
@@ -220,7 +227,8 @@ static void count_file(struct worker *w, const struct dir *d, const char *name, 
 	struct usage_sum s = usage_sum_of(st);
 	uint32_t where;
 	bool is_entry = !d->parent && !u->o.files && top == NO_TOP;
-	bool first, last, several = st->stx_nlink > 1 && !S_ISDIR(st->stx_mode);
+	uint32_t names = S_ISDIR(st->stx_mode) ? 1 : nr_names(u, st);
+	bool first, last, several = names > 1;
 
 	if (u->o.files && !S_ISDIR(st->stx_mode))
 		offer(u, d, name, &s, st);
@@ -238,8 +246,8 @@ static void count_file(struct worker *w, const struct dir *d, const char *name, 
 			return;
 		}
 	}
-	if (links_seen(u->links, usage_device(st), st->stx_ino, st->stx_nlink, &s, top, top_before,
-		       u, &where, &last, &first) < 0) {
+	if (links_seen(u->links, usage_device(st), st->stx_ino, names, &s, top, top_before, u,
+		       &where, &last, &first) < 0) {
 		usage_fail(u, -ENOMEM);
 		return;
 	}
@@ -287,7 +295,7 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 			return true;
 		}
 	}
-	child = dir_new(d, name, top);
+	child = dir_new(u, d, name, top);
 	if (!child) {
 		usage_fail(u, -ENOMEM);
 		return true;
@@ -297,11 +305,29 @@ static bool add_dir(struct worker *w, struct dir *d, const char *name, struct di
 	return true;
 }
 
+static void count_name(struct worker *w, struct dir *d, const char *name, unsigned char type,
+		       struct usage_sum *sum, struct dir **list)
+{
+	struct usage *u = w->u;
+	struct statx st;
+
+	if (type == DT_DIR && add_dir(w, d, name, list))
+		return;
+	if (statx(d->fd, name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(u), &st) < 0) {
+		usage_problem(u, d, name, "statx", errno);
+		return;
+	}
+	/* Some file systems do not tell, or lie; and it may just have taken a file's place. */
+	if (S_ISDIR(st.stx_mode) && add_dir(w, d, name, list))
+		return;
+	if (!usage_left_out(u, d, name, &st))
+		count_file(w, d, name, d->top, &st, sum);
+}
+
 static void count_entry(struct worker *w, struct dir *d, const struct usage_dirent *e,
 			struct usage_sum *sum, struct dir **list)
 {
 	struct usage *u = w->u;
-	struct statx st;
 
 	if (e->name[0] == '.' && (!e->name[1] || (e->name[1] == '.' && !e->name[2])))
 		return;
@@ -309,16 +335,30 @@ static void count_entry(struct worker *w, struct dir *d, const struct usage_dire
 		return;
 	if (!d->parent)
 		__atomic_add_fetch(&u->nr_entries, 1, __ATOMIC_RELAXED);
-	if (e->type == DT_DIR && add_dir(w, d, e->name, list))
-		return;
-	if (statx(d->fd, e->name, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, usage_mask(u), &st) < 0) {
-		usage_problem(u, d, e->name, "statx", errno);
-		return;
+	count_name(w, d, e->name, e->type, sum, list);
+}
+
+/* Go on to what counts below a directory that does not. */
+static void pass(struct worker *w, struct dir *d)
+{
+	struct usage *u = w->u;
+	struct usage_sum sum = { 0 };
+	struct dir *list = NULL, *last;
+	unsigned int n = 0;
+	size_t i = 0;
+	char *name;
+
+	while ((name = mounts_next(u->mounts, &d->marks, &i))) {
+		count_name(w, d, name, DT_DIR, &sum, &list);
+		free(name);
 	}
-	if (e->type == DT_UNKNOWN && S_ISDIR(st.stx_mode) && add_dir(w, d, e->name, list))
-		return;
-	if (!usage_left_out(u, d, e->name, &st))
-		count_file(w, d, e->name, d->top, &st, sum);
+	usage_count_for(u, d->top, &sum);
+	usage_saw(w, &sum);
+	for (last = list; last && ++n && last->below; last = last->below)
+		;
+	__atomic_add_fetch(&u->nr_pending, n, __ATOMIC_SEQ_CST);
+	if (list)
+		push(w, list, last, n);
 }
 
 /* Read on in a directory. Return: false: it was laid aside. */
@@ -382,6 +422,9 @@ static bool begin(struct worker *w, struct dir *d)
 		count_dir(w, d, &st);
 		d->entered = true;
 		return true;
+	case DIR_PASS:
+		pass(w, d);
+		return false;
 	case DIR_CLOSED:
 		/* What it takes itself can be told all the same. */
 		if (st.stx_mask)

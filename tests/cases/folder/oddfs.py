@@ -19,6 +19,9 @@ KINDS = {
     "file": DT_REG,
     "untold": DT_UNKNOWN,  # a file, of which reading the directory does not tell that it is one
     "untold-directory": DT_UNKNOWN,  # an empty one
+    "lied-directory": DT_REG,  # a directory with a file in it, which is listed as a file
+    "loop": DT_DIR,  # a directory with itself in it
+    "same": DT_DIR,  # the same, of which the kernel does not know: another one with its number
     "ghost": DT_REG,  # gone when it is looked at
     "ghost-directory": DT_DIR,
     "broken": DT_REG,  # looking at it is an I/O error
@@ -29,7 +32,12 @@ KINDS = {
 
 
 def _is_directory(kind):
-    return kind in ("untold-directory", "broken-directory", "hung")
+    return kind in ("untold-directory", "broken-directory", "hung") or kind in HOLDS
+
+
+# What is in those that hold something: its name, and whether it is the directory once more.
+HOLDS = {"lied-directory": (b"in", False), "loop": (b"self", True), "same": (b"self", True)}
+LEVEL = 1000  # nodes below the entries: the entry's number, and this for each level
 
 
 class _Server:
@@ -39,12 +47,23 @@ class _Server:
         self.kinds = list(entries.values())
         self.hung = hung
 
+    def kind(self, node):
+        return self.kinds[node % LEVEL - 2]
+
     def attr(self, node):
-        directory = node == ROOT or _is_directory(self.kinds[node - 2])
-        return struct.pack("QQQQQQIIIIIIIIII", node, SIZE, BLOCKS, 0, 0, 0, 0, 0, 0,
+        directory = node == ROOT or (_is_directory(self.kind(node)) and
+                                     (node < LEVEL or HOLDS[self.kind(node)][1]))
+        number = node % LEVEL if node != ROOT and self.kind(node) == "same" else node
+        return struct.pack("QQQQQQIIIIIIIIII", number, SIZE, BLOCKS, 0, 0, 0, 0, 0, 0,
                            0o40755 if directory else 0o100644, 1, 0, 0, 0, 4096, 0)
 
-    def lookup(self, name):
+    def lookup(self, parent, name):
+        if parent != ROOT:
+            kind = self.kind(parent)
+            if name != HOLDS.get(kind, (None,))[0]:
+                return -errno.ENOENT, b""
+            node = parent if kind == "loop" else parent + LEVEL
+            return 0, struct.pack("QQQQII", node, 0, 0, 0, 0, 0) + self.attr(node)
         if name not in self.names:
             return -errno.ENOENT, b""
         index = self.names.index(name)
@@ -57,7 +76,12 @@ class _Server:
 
     def read_directory(self, node, start):
         if node != ROOT:
-            return (-errno.EIO, b"") if self.kinds[node - 2] == "broken-directory" else (0, b"")
+            kind = self.kind(node)
+            if kind not in HOLDS or start:
+                return (-errno.EIO, b"") if kind == "broken-directory" else (0, b"")
+            name, again = HOLDS[kind]
+            data = struct.pack("QQII", node, 1, len(name), DT_DIR if again else DT_REG) + name
+            return 0, data + bytes(-len(data) % 8)
         data = b""
         for index in range(start, len(self.names)):
             name = self.names[index]
@@ -80,7 +104,7 @@ class _Server:
             _, opcode, unique, node = struct.unpack_from("IIQQ", request)
             if opcode in (FORGET, BATCH_FORGET):
                 continue
-            if opcode == OPENDIR and node != ROOT and self.kinds[node - 2] == "hung":
+            if opcode == OPENDIR and node != ROOT and self.kind(node) == "hung":
                 os.write(self.hung, b"x")
                 continue
             if opcode == INTERRUPT:
@@ -91,7 +115,7 @@ class _Server:
             if opcode == INIT:
                 error, data = 0, struct.pack("IIIIHHII", 7, 31, 65536, 0, 12, 9, 65536, 1) + bytes(32)
             elif opcode == LOOKUP:
-                error, data = self.lookup(request[40:].split(b"\0")[0])
+                error, data = self.lookup(node, request[40:].split(b"\0")[0])
             elif opcode == GETATTR:
                 error, data = 0, struct.pack("QII", 0, 0, 0) + self.attr(node)
             elif opcode == OPENDIR:

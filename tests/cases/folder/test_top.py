@@ -19,7 +19,7 @@ USAGE = [  # what is said of each wrong command line
     (["-n", "0"], b"'0' is too small"), (["-n", "-1"], b"no number"), (["-n", "x"], b"no number"),
     (["-n", ""], b"no number"), (["-n", "4294967296"], b"too large"), (["-n", "1K"], b"no number"),
     (["-d", "-1"], b"no number"), (["-d", "4294967296"], b"too large"), (["-n"], b"-n"), (["--depth"], b"--depth"),
-    (["--exclude", ""], b"pattern is empty"), (["--exclude"], b"--exclude"), (["--no-such-option"], b"--no-such-option"),
+    (["--exclude", ""], b"pattern is empty"), (["--exclude", "/x"], b"would match nothing"), (["--exclude"], b"--exclude"), (["--no-such-option"], b"--no-such-option"),
     (["-q"], b"-q"), (["--json=yes"], b"--json"), (["--json", "-0"], b"exclude each other"),
     (["--count", "--apparent-size"], b"exclude each other"), (["--files", "--count"], b"exclude each other"),
     (["--export", "--json"], b"--json does not go with it"), (["--export", "-0"], b"-0 does not go with it"),
@@ -119,6 +119,7 @@ class Listing(TopCase):
                 (["cache/tmp*"], {b"a.o", b"cache/x/deep.o", b"src/b.o", b"src/c.c", b"src/cache/tmp2", b"src/lib/.o"}),
                 (["src/*.o"], {b"a.o", b"cache/tmp1", b"cache/x/deep.o", b"src/c.c", b"src/cache/tmp2"}),
                 (["*.o", "*.c", "tmp[0-1]"], {b"src/cache/tmp2"}),
+                (["./src/cache/", "./*.o"], {b"cache/tmp1", b"src/c.c"}),
                 (["src*"], {b"a.o", b"cache/tmp1", b"cache/x/deep.o"}),
                 (["*"], set())):
             args = [word for pattern in patterns for word in ("--exclude", pattern)]

@@ -128,6 +128,22 @@ class Trouble(TopCase):
         got = self.json()
         self.assertEqual((got["entries"][0]["name"], got["entries"][0]["inodes"], got["partial"]), ("odd", 4, False))
 
+    def test_a_directory_that_is_listed_as_a_file(self):
+        """It may have taken a file's place after the listing, too."""
+        self.odd({b"liar": "lied-directory", b"f": "file"})
+        got = self.json()
+        self.assertEqual((got["entries"][0]["inodes"], got["partial"], got["vanished"]), (4, False, 0))
+
+    def test_a_directory_that_contains_itself(self):
+        """A damaged file system has that: the kernel tells of some, and of others does not know."""
+        self.odd({b"d": "loop", b"e": "same", b"f": "file"})
+        self.assertEqual(self.partial(), [
+            b"kshared: ./odd/d/self: Too many levels of symbolic links; it is not counted",
+            b"kshared: ./odd/e/self: Too many levels of symbolic links; it is a directory above itself, and not counted again"])
+        got = self.json(status=1)
+        self.assertEqual((got["vanished"], got["entries"][0]["inodes"]), (0, 4))
+        self.assertEqual(self.top("--export").returncode, 1)
+
     def test_loops_by_bind_mounts(self):
         self.own_mounts()
         self.dir("data")
@@ -141,11 +157,18 @@ class Trouble(TopCase):
         what = b": left out; what it shows is counted elsewhere"
         self.assertEqual(lines[:-1], [b"kshared: ./" + path + what for path in (b"again", b"data/loop")])
         self.assertEqual(done.returncode, 0)
-        self.assertEqual([line.split(b"  ./")[1] for line in done.stdout.splitlines()], [b"data"])
+        # What the loop covers is to be seen there.
+        own = os.lstat(self.at("again/loop")).st_blocks * 512
+        self.assertEqual([line.split(b"  ./") for line in done.stdout.splitlines()],
+                         [[b"%d" % ((1 << 20) + own), b"data"], [b"%d" % own, b"again"]])
         got = self.json()
         self.assertEqual([s["path"] for s in got["skipped_mounts"]], ["again", "data/loop"])
-        self.assertEqual(got["total"]["inodes"], 3)
-        self.assertEqual(self.top("--export").returncode, 0)
+        self.assertEqual(got["total"]["inodes"], 4)
+        exported = json.loads(self.ok("--export"))[3]
+        self.assertEqual([part[0]["name"] for part in exported[1:]], ["data", "again"] if exported[1][0]["name"] == "data" else
+                         ["again", "data"])
+        again = next(part for part in exported[1:] if part[0]["name"] == "again")
+        self.assertEqual((again[0], again[1][0]["name"], len(again)), ({"name": "again"}, "loop", 2))
 
     def test_a_bind_mount_of_what_is_around_it(self):
         """It shows more than is counted elsewhere: all of it is counted but the directory itself, as by du."""
@@ -265,6 +288,25 @@ class Trouble(TopCase):
         if not harness.WRAPPER:
             self.assertEqual(self.top("--count", "-b", descriptors=32).returncode, 0)
             self.assertIn(0, statuses)
+
+
+    def test_little_address_space(self):
+        """However little: either the whole answer, or that there is no memory; and what is enough once is enough always."""
+        if harness.WRAPPER or harness.environment().get("KSHARED_REPORTS"):
+            self.skipTest("what watches the program takes address space itself")
+        for i in range(200):
+            self.dir(f"{i}")
+            self.file(f"{i}/f")
+        enough = False
+        for size in (*range(6, 30), *range(40, 200, 10)):
+            done = self.top("--count", "-n", "1", address_space=size << 20)
+            if done.returncode == 0:
+                self.assertEqual(done.stdout, b"2  ./0\n")
+                enough = enough or size >= 12
+            else:
+                self.assertFalse(enough, (size, done))
+                self.assertRegex(done.stderr, b"not enough memory|cannot allocate|failed to map|no thread can be started")
+        self.assertTrue(enough)
 
 
 class Interrupted(TopCase):

@@ -112,11 +112,13 @@ class TopCase(harness.FolderCase):
     def command(*args):
         return harness.program("kshared") + ["folder", "top", *args]
 
-    def popen_options(self, uid=None, env=None, descriptors=None, **options):
+    def popen_options(self, uid=None, env=None, descriptors=None, address_space=None, **options):
         if uid is not None:
             options.update(user=uid, group=uid, extra_groups=[])
         if descriptors:
             options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors, descriptors))
+        if address_space:
+            options["preexec_fn"] = lambda: resource.setrlimit(resource.RLIMIT_AS, (address_space, address_space))
         return dict(options, env=dict(harness.environment(), **(env or {})))
 
     def top(self, *args, timeout=30.0, **options):
