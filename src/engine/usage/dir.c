@@ -208,9 +208,25 @@ static bool is_elsewhere(struct usage *u, const struct dir *d, struct statx *st)
 		S_ISDIR(st->stx_mode) && usage_device(st) != u->root_dev;
 }
 
+/* Is it seen to be on another file system without being opened, which could mount something there, or ask a server that is dead? */
+static bool is_other(struct usage *u, const struct dir *d, struct statx *st)
+{
+	const int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+	cleanup_fd int fd = -1;
+
+	if (d->depth - d->anchor->depth == 1)
+		return statx(d->anchor->fd, d->name, flags, STATX_TYPE, st) == 0 &&
+			usage_on_other(u, st);
+	fd = open_anywhere(u, d, LOOK_FLAGS);
+	return fd >= 0 && statx(fd, "", flags | AT_EMPTY_PATH, STATX_TYPE, st) == 0 &&
+		usage_on_other(u, st);
+}
+
 enum dir_look dir_open(struct usage *u, struct dir *d, struct statx *st)
 {
 	if (d->fd < 0 && is_elsewhere(u, d, st))
+		return DIR_LEFT_OUT;
+	if (u->o.one_fs && d->parent && is_other(u, d, st))
 		return DIR_LEFT_OUT;
 	if (d->fd < 0)
 		d->fd = open_anywhere(u, d, READ_FLAGS);

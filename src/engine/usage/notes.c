@@ -98,9 +98,9 @@ static void doubt(struct usage *u, const struct dir *d, const char *name, const 
 	usage_problem(u, d, name, "mountinfo", ENODATA);
 }
 
-/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
-static bool on_other(const struct usage *u, const struct statx *st)
+bool usage_on_other(const struct usage *u, const struct statx *st)
 {
+	/* That a file's device number is not its directory's means nothing: an overlay has files of several. */
 	return u->o.one_fs && usage_device(st) != u->root_dev &&
 		(S_ISDIR(st->stx_mode) || (st->stx_attributes & STATX_ATTR_MOUNT_ROOT));
 }
@@ -109,7 +109,7 @@ bool usage_left_out(struct usage *u, const struct dir *d, const char *name, cons
 {
 	enum mounts_say say = MOUNTS_AS_ABOVE;
 
-	if (on_other(u, st))
+	if (usage_on_other(u, st))
 		return true;
 	if (d->marks.from < d->marks.to) {
 		struct marks at = mounts_below(u->mounts, &d->marks, name);
@@ -142,7 +142,7 @@ enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st
 {
 	enum mounts_say say = mounts_say(u->mounts, &d->marks, st->stx_mnt_id);
 
-	if (d->parent && on_other(u, st))
+	if (d->parent && usage_on_other(u, st))
 		return DIR_LEFT_OUT;
 	d->passing = say == MOUNTS_AS_ABOVE ? d->parent && d->parent->passing
 					    : say == MOUNTS_LEAVE_OUT;

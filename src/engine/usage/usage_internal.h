@@ -357,6 +357,9 @@ bool usage_excluded(struct usage *u, const struct dir *d, const char *name);
 /** usage_left_out() - is what is not gone into on another file system that is not wanted, or counted elsewhere? The latter is noted. */
 bool usage_left_out(struct usage *u, const struct dir *d, const char *name, const struct statx *st);
 
+/** usage_on_other() - is it on another file system, and these are not wanted? */
+bool usage_on_other(const struct usage *u, const struct statx *st);
+
 /** usage_judge() - the same of a directory, whose @passing is set. Return: DIR_OPEN, DIR_PASS or DIR_LEFT_OUT. */
 enum dir_look usage_judge(struct usage *u, struct dir *d, const struct statx *st);
 

@@ -128,6 +128,31 @@ class Trouble(TopCase):
         got = self.json()
         self.assertEqual((got["entries"][0]["name"], got["entries"][0]["inodes"], got["partial"]), ("odd", 4, False))
 
+    def test_nothing_is_mounted_where_it_is_not_wanted(self):
+        """With -x, what would be mounted on use is left alone: its server may be dead."""
+        self.own_mounts()
+        self.dir("trigger")
+        self.file("f", 5000)
+        asked, tell = os.pipe()
+        self.addCleanup(os.close, asked)
+        try:
+            mount("auto", self.at("trigger"), "autofs", options=f"fd={tell},pgrp={os.getpgrp()},minproto=5,maxproto=5,direct")
+        except OSError as error:
+            self.skipTest(f"no autofs: {error}")
+        finally:
+            os.close(tell)
+        os.set_blocking(asked, False)
+        for options in ([], ["--export"], ["-d", "0"]):
+            self.ok("-x", *options, process_group=0)
+        self.assertEqual(self.names("-x", process_group=0), [b"f"])
+        self.assertRaises(BlockingIOError, os.read, asked, 1)
+        # The other way round it would be asked for: the test can fail.
+        process = subprocess.Popen(self.command(self.here), stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
+                                   **self.popen_options())
+        harness.read_exactly(asked, 8, 20)
+        process.kill()
+        process.communicate()
+
     def test_a_directory_that_is_listed_as_a_file(self):
         """It may have taken a file's place after the listing, too."""
         self.odd({b"liar": "lied-directory", b"f": "file"})
