@@ -571,6 +571,27 @@ static double taken(void)
 	return (double)lost / (double)(now - start - elsewhere);
 }
 
+/* What it costs at least to look at anything regularly: a process that wakes up and does nothing, before any other. */
+static void wake_regularly(void *arg)
+{
+	static const struct sched_param first = { .sched_priority = 2 };
+	int64_t next;
+
+	/* First before all others, then to where one of them may be at it already. */
+	bench_zero(sched_setscheduler(0, SCHED_FIFO, &first), "SCHED_FIFO");
+	bench_move(0);
+	next = bench_now_ns();
+	if (write(*(int *)arg, "", 1) != 1)
+		bench_die("write");
+	for (;;) {
+		struct timespec ts;
+
+		next += PERIOD_NS;
+		ts = (struct timespec){ .tv_sec = next / 1000000000, .tv_nsec = next % 1000000000 };
+		clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &ts, NULL);
+	}
+}
+
 /* The keeper's child that serves the kernel's pages; 0: there is none. */
 static pid_t publisher(void)
 {
@@ -631,9 +652,11 @@ static void cost_round(unsigned int round)
 	enum { NR = sizeof(ports) / sizeof(ports[0]) };
 	static const char group[] = "publisher at 1 ms";
 	int cpus = (int)sysconf(_SC_NPROCESSORS_ONLN);
-	double alone[256], lost = 0, ran;
+	double alone[256], lost = 0, ran, waking;
 	struct kport *open_ports[NR];
+	int ready[2];
 	int64_t start;
+	char byte;
 	pid_t pid;
 
 	end_publisher();
@@ -641,6 +664,16 @@ static void cost_round(unsigned int round)
 		bench_move(cpu);
 		alone[cpu] = taken();
 	}
+	bench_move(0);
+	bench_zero(pipe2(ready, O_CLOEXEC), "pipe");
+	pid = bench_peer(wake_regularly, &ready[1]);
+	if (read(ready[0], &byte, 1) != 1)
+		bench_die("read");
+	close(ready[0]);
+	close(ready[1]);
+	waking = taken() - alone[0];
+	kill(pid, SIGKILL);
+	bench_join(pid);
 	for (int i = 0; i < NR; i++) {
 		open_ports[i] = kport_open(folder, ports[i], O_RDONLY, 0);
 		if (!open_ports[i])
@@ -660,6 +693,7 @@ static void cost_round(unsigned int round)
 	bench_emit(group, "publisher, in all", round, (lost + ran) * 1e6);
 	bench_emit(group, "in interrupts, of all CPUs", round, lost * 1e6);
 	bench_emit(group, "its process", round, ran * 1e6);
+	bench_emit(group, "peer: a process that wakes every 1 ms", round, waking * 1e6);
 	for (int i = 0; i < NR; i++)
 		kport_close(open_ports[i]);
 }
