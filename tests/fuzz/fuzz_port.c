@@ -226,7 +226,7 @@ static void use(struct kport *p, struct input *in)
 	for (unsigned int i = 0; kport_field(p, i, &f) == 0; i++) {
 		assert(strlen(f.name) < sizeof(f.name) && strlen(f.unit) < sizeof(f.unit));
 		if (kport_get(p, &f, f.count - 1, &value) < 0)
-			assert(errno == EINVAL || errno == EAGAIN);
+			assert(errno == EINVAL || errno == EAGAIN || errno == ESTALE);
 		assert(kport_find(p, f.name, &f) == 0);
 	}
 	for (unsigned int i = 0; i < 4; i++) {
@@ -234,7 +234,7 @@ static void use(struct kport *p, struct input *in)
 
 		len = take_byte(in) * 8;
 		if (kport_read(p, buf, len, offset) < 0)
-			assert(errno == EFAULT || errno == EAGAIN);
+			assert(errno == EFAULT || errno == EAGAIN || errno == ESTALE);
 		if (p->size <= sizeof(buf))
 			kport_read(p, buf, p->size, 0);
 	}

@@ -2,6 +2,7 @@
 /*
  * test_port_serve.c - serving a port: what is written, by whom, and what a caller that means ill can do.
  */
+#include "no_pidfd.h"
 #include "port_fixture.h"
 
 #include <fcntl.h>
@@ -17,15 +18,23 @@
 #define PAGE 4096
 #define SIZE (NR_WORDS * sizeof(long))
 
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
-#define HOSTILE_ROUNDS 300000
-#define FOOLED_MIN 0 /* a sanitizer's pace decides */
-#define SLACK_NS 1000000000
+#if __has_include(<valgrind/valgrind.h>)
+#include <valgrind/valgrind.h>
 #else
-#define HOSTILE_ROUNDS 5000000
-#define FOOLED_MIN 1
-#define SLACK_NS 1000000
+#define RUNNING_ON_VALGRIND 0
 #endif
+
+/* Where each instruction is many, there are fewer rounds, and more time. */
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__)
+#define SLOW 1
+#else
+#define SLOW RUNNING_ON_VALGRIND
+#endif
+#define HOSTILE_ROUNDS (SLOW ? 300000 : 5000000)
+#define SLACK_NS (SLOW ? 1000000000 : 1000000)
+#define FOOLED_WITHIN_NS 20000000000
+#define KILLS 20
+#define KILLS_MAX 400 /* until one was in time: others use this machine, too */
 
 #define FAILS(call, error)                        \
 	do {                                      \
@@ -245,8 +254,10 @@ static int hostile_write(struct resource *r, const struct kport_writer *who, con
 	    ((const char *)from >= hostile.pool && (const char *)from < hostile.pool + SIZE))
 		hostile.broken++;
 	/* Who looks at the client's memory, and then uses it, uses something else. */
-	if (is_sound(in_place, len / 8) && !is_sound(in_place, len / 8))
-		hostile.fooled++;
+	sound = is_sound(in_place, len / 8);
+	if (hostile.carried_out % 4096 == 0)
+		sched_yield(); /* both may have the same processor */
+	hostile.fooled += sound && !is_sound(in_place, len / 8);
 	sound = is_sound(from, len / 8);
 	hostile.refused += !sound;
 	hostile.carried_out += sound;
@@ -280,7 +291,7 @@ static void *rewrite(void *arg)
 static void test_hostile_rewrites(void **state)
 {
 	struct world *w = world_with(NULL);
-	uint64_t broken_data = 0;
+	uint64_t broken_data = 0, rounds, until_ns = port_now_ns() + FOOLED_WITHIN_NS;
 	pthread_t thread;
 	struct caller *c;
 
@@ -292,7 +303,9 @@ static void test_hostile_rewrites(void **state)
 	c = TAILQ_FIRST(&w->s->writers);
 	hostile.pool = c->pool;
 	assert_int_equal(pthread_create(&thread, NULL, rewrite, NULL), 0);
-	for (uint64_t i = 0; i < HOSTILE_ROUNDS; i++) {
+	for (rounds = 0; rounds < HOSTILE_ROUNDS || !hostile.fooled; rounds++) {
+		if (rounds >= HOSTILE_ROUNDS && port_now_ns() > until_ns)
+			break;
 		/* Rung each time, also if the other thread does not run. */
 		c->taken = __atomic_load_n(&c->bell->request, __ATOMIC_RELAXED) - 1;
 		caller_take(w->s, c);
@@ -305,12 +318,12 @@ static void test_hostile_rewrites(void **state)
 	assert_true(is_sound((const unsigned long *)hostile.client->data, NR_WORDS));
 	print_message("# %llu rounds: %llu carried out, %llu refused; in place would have been "
 		      "fooled %llu times\n",
-		      (unsigned long long)HOSTILE_ROUNDS, (unsigned long long)hostile.carried_out,
+		      (unsigned long long)rounds, (unsigned long long)hostile.carried_out,
 		      (unsigned long long)hostile.refused, (unsigned long long)hostile.fooled);
 	assert_int_equal(broken_data, 0);
 	assert_int_equal(hostile.broken, 0);
 	assert_true(hostile.carried_out > 0);
-	assert_true(hostile.fooled >= FOOLED_MIN);
+	assert_true(hostile.fooled > 0);
 	kport_close(hostile.client);
 	world_deinit(w);
 }
@@ -365,7 +378,9 @@ static void test_clobber_kills(void **state)
 	struct world *w = world_with(&o);
 	uint64_t best_ns[2] = { UINT64_MAX, UINT64_MAX }, took_ns;
 
-	for (unsigned int i = 0; i < 20; i++) {
+	if (no_pidfd())
+		skip();
+	for (unsigned int i = 0; i < KILLS_MAX; i++) {
 		struct shared *sh = shared_new();
 		struct port_open m = { .magic = PORT_SERVE_MAGIC, .access = 6, .uid = MY_UID };
 		struct pollfd pfd = { .events = POLLIN };
@@ -397,6 +412,9 @@ static void test_clobber_kills(void **state)
 		assert_string_equal(clobbers[i].comm, "clobberer");
 		close(pfd.fd);
 		munmap(sh, sizeof(*sh));
+		if (i >= KILLS && best_ns[0] < o.period_ns + SLACK_NS &&
+		    best_ns[1] < o.period_ns + SLACK_NS)
+			break;
 	}
 	assert_int_equal(asked.writes, 0);
 	print_message("# the fastest was dead after %llu us, and %llu us where it wrote\n",
