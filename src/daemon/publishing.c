@@ -2,7 +2,7 @@
 /*
  * publishing.c - see publishing.h.
  *
- * One that has lived for less than some seconds is not replaced at once, and then less and less often: a publisher that cannot start costs
+ * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a publisher that cannot start costs
  * little. Whoever asks meanwhile waits as long as he likes to.
  */
 #include <base/cleanup.h>
@@ -87,10 +87,10 @@ static bool is_wanted(const struct publishing *p)
 
 static void failed(struct publishing *p)
 {
+	p->next_ms = now_ms() + p->pause_ms;
 	p->pause_ms = p->pause_ms ? p->pause_ms * 2 : PAUSE_MS;
 	if (p->pause_ms > PAUSE_MAX_MS)
 		p->pause_ms = PAUSE_MAX_MS;
-	p->next_ms = now_ms() + p->pause_ms;
 }
 
 static void start(struct publishing *p)
@@ -282,8 +282,7 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 				  WEXITSTATUS(status));
 		if (sound)
 			p->pause_ms = 0;
-		else
-			failed(p);
+		failed(p);
 	}
 	if (p->nr_kept && now_ms() >= p->next_ms)
 		start(p);

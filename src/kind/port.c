@@ -430,6 +430,7 @@ int port_send(int server, const struct port_open *open, const int *fds, unsigned
 	case ENOTCONN:
 		return -ECONNREFUSED;
 	case ETOOMANYREFS:
+	case ENOMEM:
 	case ENOBUFS:
 		return -EAGAIN;
 	default:
@@ -482,9 +483,13 @@ static void handed_over(struct later *l)
 
 static int share_service(struct entry *e, struct request *rq, unsigned int want)
 {
-	struct handover *h = calloc(1, sizeof(*h)), copy;
-	int r = h ? port_pair(h->pair) : -ENOMEM;
+	struct handover *h, copy;
+	int r = entry_fd(e);
 
+	if (r < 0)
+		return r;
+	h = calloc(1, sizeof(*h));
+	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
 		free(h);
 		return r;
@@ -497,7 +502,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	r = later_start(e, rq,
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
-	if (r == -ENOMEM || r == -ENFILE || r == -EBADF) {
+	if (r == -ENOMEM || r == -ENFILE) {
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
