@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <netinet/in.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -69,31 +70,31 @@ static void open_source(struct source *s)
 	struct kport_info info;
 
 	s->p = kport_open(NULL, s->name, O_RDONLY, 0);
-	if (!s->p || kport_info(s->p, &info) < 0)
+	if (!s->p)
 		die(s->name);
+	while (kport_info(s->p, &info) < 0)
+		if (errno != EAGAIN)
+			die(s->name);
 	s->len = info.size < sizeof(s->values) ? info.size : sizeof(s->values);
-}
-
-/* One snapshot. If its server was restarted, it is opened again. */
-static void read_source(struct source *s)
-{
-	struct kport_info info;
-
-	while (kport_read(s->p, s->values, s->len, 0) < 0) {
-		if (errno != EAGAIN || kport_info(s->p, &info) < 0)
-			die(s->name);
-		if (info.gone && kport_renew(s->p) < 0)
-			die(s->name);
-	}
 }
 
 /* After its server has died a page is never written again. To ask costs a call, so it is not done at every look. */
 static void renew_source(struct source *s)
 {
-	struct kport_info info;
+	struct pollfd gone = { .fd = kport_fd(s->p), .events = POLLIN };
 
-	if (kport_info(s->p, &info) == 0 && info.gone && kport_renew(s->p) < 0)
+	if (poll(&gone, 1, 0) > 0 && kport_renew(s->p) < 0)
 		die(s->name);
+}
+
+/* One snapshot. EAGAIN: the writer was at it at each of many tries: it has been stopped there, or has died. */
+static void read_source(struct source *s)
+{
+	while (kport_read(s->p, s->values, s->len, 0) < 0) {
+		if (errno != EAGAIN)
+			die(s->name);
+		renew_source(s);
+	}
 }
 
 /* A port says itself what is in it: names, units, fractions. */

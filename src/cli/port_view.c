@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <string.h>
 #include <time.h>
 
@@ -13,6 +14,7 @@
 /* What one program takes of anybody's word: more than any page has. */
 #define SIZE_MAX_BYTES (64u << 20)
 #define FIELDS_MAX 65536
+#define PATIENCE_MS 100
 
 const struct hint port_hints[] = {
 	{ EINVAL, "this is no good name", "give a name without '..'" },
@@ -74,14 +76,32 @@ static void forget(struct port_view *v)
 	v->used = -1;
 }
 
-/* The port as a whole and its fields. */
+/* The port as a whole. A writer that is stopped in the middle of a pass gets some time to end it. Return: 0; -errno. */
+static int take_info(struct port_view *v)
+{
+	struct pollfd gone = { .fd = kport_fd(v->p), .events = POLLIN };
+
+	for (int i = 0; kport_info(v->p, &v->info) < 0; i++) {
+		if (errno != EAGAIN)
+			return -errno;
+		/* Who has died there never ends it. */
+		v->info.gone = poll(&gone, 1, 0) > 0;
+		if (v->info.gone || i == PATIENCE_MS)
+			return -EAGAIN;
+		poll(NULL, 0, 1);
+	}
+	return 0;
+}
+
+/* The port and its fields. */
 static int learn(struct port_view *v)
 {
-	int name;
+	int name, r;
 
 	forget(v);
-	if (kport_info(v->p, &v->info) < 0)
-		return -errno;
+	r = take_info(v);
+	if (r < 0)
+		return r;
 	if (v->info.size > SIZE_MAX_BYTES || v->info.nr_fields > FIELDS_MAX)
 		return -EPROTO;
 	v->fields = calloc(v->info.nr_fields + 1, sizeof(*v->fields));
@@ -104,12 +124,18 @@ static int learn(struct port_view *v)
 
 int port_view_take(struct port_view *v)
 {
-	/* The time first: what is read after it is as new, or newer. */
-	if (kport_info(v->p, &v->info) < 0)
-		return -errno;
-	if (kport_read(v->p, v->data, v->info.size, 0) < 0)
-		return -errno;
-	return 0;
+	for (int i = 0;; i++) {
+		/* The time first: what is read after it is as new, or newer. */
+		int r = take_info(v);
+
+		if (r < 0)
+			return r;
+		if (kport_read(v->p, v->data, v->info.size, 0) >= 0)
+			return 0;
+		if (errno != EAGAIN || i == PATIENCE_MS)
+			return -errno;
+		poll(NULL, 0, 1);
+	}
 }
 
 int port_view_renew(struct port_view *v)
