@@ -78,7 +78,9 @@ static int check_service(int fd, const struct cred *c)
 	    socket_option(fd, SO_TYPE) != SOCK_SEQPACKET || socket_option(fd, SO_ACCEPTCONN) != 0 ||
 	    getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &len) < 0)
 		return -EINVAL;
-	/* One that has no peer has nobody's. */
+	/* One that has never had a peer has nobody's. */
+	if (peer.uid == (uid_t)-1)
+		return -EINVAL;
 	return peer.uid == c->uid || c->override ? 0 : -EINVAL;
 }
 
@@ -353,6 +355,7 @@ static int port_open(struct entry *e, struct request *rq)
 static void fill_name(char *ret, size_t size, const struct entry *e)
 {
 	char *at = ret + size - 1;
+	size_t n;
 
 	*at = 0;
 	for (; e->parent && e->parent->kind == e->kind; e = e->parent) {
@@ -365,7 +368,9 @@ static void fill_name(char *ret, size_t size, const struct entry *e)
 		at -= e->name_len;
 		memcpy(at, e->name, e->name_len);
 	}
-	memmove(ret, at, strlen(at) + 1);
+	n = strlen(at);
+	memmove(ret, at, n);
+	memset(ret + n, 0, size - n);
 }
 
 void port_fill_open(struct port_open *ret, struct entry *e, const struct request *rq,

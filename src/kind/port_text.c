@@ -147,6 +147,9 @@ static int copy_quiet(int (*copy)(const void *from, void *to, size_t len, size_t
 		r = copy(from, to, len, 0);
 		if (r == 0)
 			r = copy(from, &seq, sizeof(seq), offsetof(struct port_head, seq));
+		/* What is checked never changes: nobody waits for one that is no page to be at rest. */
+		if (r == 0)
+			r = port_check(h, len);
 		if (r < 0)
 			return r;
 		/* The word was read first: it is in the first line of a page that is read from the beginning on. */
@@ -403,10 +406,11 @@ static int read_page(struct reading *r)
 		result = take_hello(r, deadline);
 	if (result == 0)
 		result = copy_page(r->fds[1], &page, &len, deadline);
-	if (result == 0)
-		result = port_check(page, len);
 	if (result < 0)
-		return result == -EPROTONOSUPPORT ? -EPROTO : result;
+		/* Who reads a file, and waits, is not told to come again. */
+		return result == -EPROTONOSUPPORT ? -EPROTO
+			: result == -EAGAIN       ? -ETIMEDOUT
+						  : result;
 	f = open_memstream(&r->text, &r->len);
 	if (!f)
 		return -ENOMEM;

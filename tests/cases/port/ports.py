@@ -129,7 +129,8 @@ class Server:
                 caller = self.accept()
             except (EOFError, TimeoutError):
                 break
-            caller.answer(hello(), [fd])
+            with contextlib.suppress(BrokenPipeError):  # who has gone, or was asking for a worker that died
+                caller.answer(hello(), [fd])
             kept.append(caller)
         os.close(fd)
         return kept
