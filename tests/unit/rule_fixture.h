@@ -268,6 +268,52 @@ static inline struct port_rule look_at(const struct client *c)
 	return rule;
 }
 
+/* In a child: ends with 0, or with a number made of the line that failed. */
+#define MUST(x)                                    \
+	do {                                       \
+		if (!(x))                          \
+			_exit(__LINE__ % 255 + 1); \
+	} while (0)
+
+/* Send descriptors with some bytes, as a publisher does. */
+static inline bool give(int socket, void *data, size_t len, const int *fds, size_t nr_fds)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(3 * sizeof(int))];
+	} control = {};
+	struct iovec v = { .iov_base = data, .iov_len = len };
+	struct msghdr m = { .msg_iov = &v,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = CMSG_SPACE(nr_fds * sizeof(int)) };
+
+	control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET,
+					 .cmsg_type = SCM_RIGHTS,
+					 .cmsg_len = CMSG_LEN(nr_fds * sizeof(int)) };
+	memcpy(CMSG_DATA(&control.head), fds, nr_fds * sizeof(int));
+	return sendmsg(socket, &m, 0) == (ssize_t)len;
+}
+
+static inline bool take(int socket, void *ret, size_t len, int *ret_fds, size_t nr_fds)
+{
+	union {
+		struct cmsghdr head;
+		char room[CMSG_SPACE(3 * sizeof(int))];
+	} control = {};
+	struct iovec v = { .iov_base = ret, .iov_len = len };
+	struct msghdr m = { .msg_iov = &v,
+			    .msg_iovlen = 1,
+			    .msg_control = &control,
+			    .msg_controllen = sizeof(control) };
+
+	if (recvmsg(socket, &m, MSG_CMSG_CLOEXEC) != (ssize_t)len ||
+	    control.head.cmsg_len != CMSG_LEN(nr_fds * sizeof(int)))
+		return false;
+	memcpy(ret_fds, CMSG_DATA(&control.head), nr_fds * sizeof(int));
+	return true;
+}
+
 /* From where no page is to be had: what the kernel holds. */
 static inline struct rule_state state_of(struct rules *r)
 {

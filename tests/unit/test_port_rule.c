@@ -6,6 +6,7 @@
 
 #define TAKE_OVERS 5
 #define COST_ROUNDS 200000
+#define COST_TRIES 200
 #define RATE 200
 #define BURST 5
 
@@ -174,13 +175,6 @@ static void test_who_does_not_ring_is_looked_at(void **unused)
 	group_free(&g);
 }
 
-/* Ends with 0, or with the number of the line that failed. */
-#define MUST(x)                           \
-	do {                              \
-		if (!(x))                 \
-			_exit(__LINE__ % 255 + 1); \
-	} while (0)
-
 static void unprivileged(const struct client *c)
 {
 	uint64_t words[RULE_PAGE_SIZE / 8] = {};
@@ -246,6 +240,11 @@ static void test_a_removed_rule_is_out_of_force(void **unused)
 	assert_int_equal(put(&c, WORD(allow), 1), -EPIPE);
 	assert_int_equal(look_at(&c).allow, 0);
 	assert_int_equal(rules_count(r), 1);
+	/* Another one is in its place; who had the first has no part in it. */
+	assert_int_equal(rules_add(r, ENTRY, g.fd, -1, -1), 0);
+	assert_int_equal(put(&c, WORD(allow), 0), -EPIPE);
+	assert_int_equal(ask(&g).error, 0);
+	assert_int_equal(rules_remove(r, ENTRY), 0);
 	rules_leave(r, c.id);
 	assert_int_equal(rules_count(r), 0);
 	client_close(&c);
@@ -268,44 +267,11 @@ static void test_what_is_no_control_group_is_refused(void **unused)
 	rules_free(r);
 }
 
-/* Send a rule's descriptors, as the publisher does to who stores them. */
-static void send_two(int socket, const int fds[2])
-{
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(2 * sizeof(int))];
-	} control = {};
-	char byte = 'x';
-	struct iovec v = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
-
-	control.head = (struct cmsghdr){ .cmsg_level = SOL_SOCKET, .cmsg_type = SCM_RIGHTS,
-					 .cmsg_len = CMSG_LEN(2 * sizeof(int)) };
-	memcpy(CMSG_DATA(&control.head), fds, 2 * sizeof(int));
-	MUST(sendmsg(socket, &m, 0) == 1);
-}
-
-static void receive_two(int socket, int ret[2])
-{
-	union {
-		struct cmsghdr head;
-		char room[CMSG_SPACE(2 * sizeof(int))];
-	} control = {};
-	char byte;
-	struct iovec v = { .iov_base = &byte, .iov_len = 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = &control,
-			    .msg_controllen = sizeof(control) };
-
-	assert_int_equal(recvmsg(socket, &m, MSG_CMSG_CLOEXEC), 1);
-	assert_int_equal(control.head.cmsg_len, CMSG_LEN(2 * sizeof(int)));
-	memcpy(ret, CMSG_DATA(&control.head), 2 * sizeof(int));
-}
-
 /* A publisher that takes a rule over, or makes one that denies; it hands on its descriptors and waits to be killed. */
 static void publisher_main(int socket, const struct group *g, int link, int state)
 {
 	const struct rules_options o = {};
+	char byte = 'x';
 	struct rules *r;
 	struct client c;
 	int fds[2];
@@ -315,12 +281,13 @@ static void publisher_main(int socket, const struct group *g, int link, int stat
 	MUST(rules_add(r, ENTRY, g->fd, link, state) == 0);
 	if (link < 0) {
 		MUST(client_join(&c, r, 0, 0, -1, 6) == 0);
-		c.pool = mmap(NULL, sizeof(*c.pool), PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[1], 0);
+		c.pool = mmap(NULL, sizeof(*c.pool), PROT_READ | PROT_WRITE, MAP_SHARED, c.fds[1],
+			      0);
 		MUST(c.pool != MAP_FAILED);
 		MUST(put(&c, WORD(mark), 7) == 0 && put(&c, WORD(allow), 0) == 0);
 	}
 	MUST(rules_stored(r, ENTRY, &fds[0], &fds[1]) == 0);
-	send_two(socket, fds);
+	MUST(give(socket, &byte, 1, fds, 2));
 	pause();
 	_exit(0);
 }
@@ -333,6 +300,7 @@ static void test_a_rule_does_not_lapse_from_publisher_to_publisher(void **unused
 	struct answer a;
 	struct client c;
 	struct group g;
+	char byte;
 
 	group_new(&g);
 	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
@@ -344,7 +312,7 @@ static void test_a_rule_does_not_lapse_from_publisher_to_publisher(void **unused
 			publisher_main(ends[1], &g, fds[0], fds[1]);
 		close(fds[0]);
 		close(fds[1]);
-		receive_two(ends[0], fds);
+		assert_true(take(ends[0], &byte, 1, fds, 2));
 		if (i == 0)
 			assert_int_equal(write(g.agent_fd, "g", 1), 1);
 		while (*g.tried < before + 100)
@@ -415,7 +383,8 @@ static uint32_t id_of(int fd, bool is_link)
 	struct bpf_prog_info prog = {};
 	uint32_t len = is_link ? sizeof(link) : sizeof(prog);
 
-	assert_int_equal(bpf_obj_get_info_by_fd(fd, is_link ? (void *)&link : (void *)&prog, &len), 0);
+	assert_int_equal(bpf_obj_get_info_by_fd(fd, is_link ? (void *)&link : (void *)&prog, &len),
+			 0);
 	return is_link ? link.id : prog.id;
 }
 
@@ -521,19 +490,19 @@ static int compare_u64(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The best of ten, as each is disturbed only ever upwards. */
-static uint64_t best_ns(int (*once)(const struct client *c), const struct client *c)
+/* In tenths. The best try, as each is disturbed only ever upwards. */
+static uint64_t best_of(int (*once)(const struct client *c), const struct client *c)
 {
-	uint64_t took[10];
+	uint64_t took[COST_TRIES];
 
-	for (int n = 0; n < 10; n++) {
+	for (int n = 0; n < COST_TRIES; n++) {
 		uint64_t start = now_ns();
 
-		for (int i = 0; i < COST_ROUNDS / 10; i++)
+		for (int i = 0; i < COST_ROUNDS / COST_TRIES; i++)
 			assert_true(once(c) >= 0);
-		took[n] = (now_ns() - start) * 10 / (COST_ROUNDS / 10);
+		took[n] = (now_ns() - start) * 10 / (COST_ROUNDS / COST_TRIES);
 	}
-	qsort(took, 10, sizeof(took[0]), compare_u64);
+	qsort(took, COST_TRIES, sizeof(took[0]), compare_u64);
 	return took[0];
 }
 
@@ -557,11 +526,20 @@ static int once_ring(const struct client *c)
 	return (int)attr.test.retval;
 }
 
+/* A slot that is none: the price of the call itself. */
+static int once_refused(const struct client *c)
+{
+	struct client none = *c;
+
+	none.hello.slot = ~0U;
+	return once_ring(&none) == -EPIPE ? 0 : -1;
+}
+
 static void test_a_bell_costs_little(void **unused)
 {
 	const struct rules_options o = {};
 	struct rules *r = rules_of(&o);
-	uint64_t getpid_ns, ring_ns;
+	uint64_t getpid_ns, ring_ns, refused_ns;
 	struct client c;
 	struct group g;
 
@@ -569,13 +547,16 @@ static void test_a_bell_costs_little(void **unused)
 	assert_int_equal(rules_add(r, ENTRY, g.fd, -1, -1), 0);
 	client_open(&c, r);
 	c.pool->data[0] = 1;
-	getpid_ns = best_ns(once_getpid, &c);
-	ring_ns = best_ns(once_ring, &c);
-	print_message("# getpid %.1f ns, bell %.1f ns, x%.2f\n", getpid_ns / 10.0, ring_ns / 10.0,
-		      (double)ring_ns / getpid_ns);
+	getpid_ns = best_of(once_getpid, &c);
+	ring_ns = best_of(once_ring, &c);
+	refused_ns = best_of(once_refused, &c);
+	print_message("# getpid %.1f ns, bell %.1f ns (x%.2f), one that is refused %.1f ns\n",
+		      getpid_ns / 10.0, ring_ns / 10.0, (double)ring_ns / getpid_ns,
+		      refused_ns / 10.0);
 	assert_true(look_at(&c).allow == 1 && c.page->writes >= COST_ROUNDS);
 #ifndef __SANITIZE_ADDRESS__
-	assert_true(ring_ns * 2 <= getpid_ns * 7);
+	/* What the kernel's call costs is the machine's affair; this is the program's own part. */
+	assert_true(ring_ns <= refused_ns + 3 * getpid_ns);
 #endif
 	client_close(&c);
 	rules_free(r);

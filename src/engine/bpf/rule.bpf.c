@@ -12,7 +12,9 @@
  *   context's, of which the kernel has made a copy, or are loaded once. Checks and the scache see the shadow only.
  * - A slot's shadow is used by who has taken slot.busy. Nobody waits for it: the second of two bells of a slot is refused
  *   with -EBUSY. Only who has shown the token gets so far, so that nobody can keep another's slot busy.
- * - The scache and the page are written under the state's lock, in which there is no loop over anything a client says.
+ * - The scache and the page are written under the state's lock, in which there is no loop over anything a client says. There it is
+ *   looked once more whether the slot is in use and the rule still the one that was joined: who shuts a slot and has had the lock
+ *   afterwards knows that nothing comes from it any more, wherever a bell may have been preempted.
  * - Of the pool's bell nothing is believed but what a new request wants, and what is written there is never read back.
  *
  * A slot is FREE, USED, BARRED (the client is shut out) or FREE again. It gets a new pool only while it is FREE, and the map's update waits until no
@@ -59,6 +61,7 @@ extern int bpf_send_signal_task(struct task_struct *t, int sig, enum pid_type ty
 				__u64 value) __ksym __weak;
 
 /*
+ * @owner: of the rule that was joined
  * @canary: before and after the pool's data
  * @taken: the last polled request that was carried out
  * @told_ns: when something was last told of a client that is not shut out
@@ -69,6 +72,7 @@ struct slot {
 	__u32 state;
 	__u64 token;
 	__u64 client;
+	__u64 owner;
 	__u64 canary[2 * RULE_CANARY_WORDS];
 	__u64 shadow[RULE_SETTABLE];
 	__u64 told_ns;
@@ -173,8 +177,8 @@ static __always_inline __u64 compare(const struct slot *s, const struct rule_poo
 #pragma unroll
 	for (int i = 0; i < RULE_CANARY_WORDS; i++) {
 		diff[i] = ONCE(pool->before[i]) ^ s->canary[i];
-		diff[RULE_CANARY_WORDS + i] =
-			ONCE(pool->after[i]) ^ s->canary[RULE_CANARY_WORDS + i];
+		diff[RULE_CANARY_WORDS + i] = ONCE(pool->after[i]) ^
+			s->canary[RULE_CANARY_WORDS + i];
 		any |= diff[i] | diff[RULE_CANARY_WORDS + i];
 	}
 	return any;
@@ -208,8 +212,8 @@ static __always_inline struct task_struct *task_of(const struct slot *s)
  * else; the publisher does so once more by its pidfd.
  * Return: -errno for who rang.
  */
-static __always_inline int clobbered(struct slot *s, struct rule_pool *pool,
-				     const __u64 *diff, bool rang, __u64 now)
+static __always_inline int clobbered(struct slot *s, struct rule_pool *pool, const __u64 *diff,
+				     bool rang, __u64 now)
 {
 	struct rule_found *f;
 	struct task_struct *t;
@@ -310,13 +314,20 @@ static __always_inline int carry_out(struct slot *s, struct rule_pool *pool, __u
 		if (i >= first && i < end && !fits(i, word(s, pool, i)))
 			return -EINVAL;
 	bpf_spin_lock(&st->lock);
-	ours = st->owner == conf.owner;
+	ours = st->owner == s->owner && ONCE(s->state) == USED;
 	if (ours) {
 		apply(st, s, pool, first, end);
 		publish(page, st, now);
 	}
 	bpf_spin_unlock(&st->lock);
 	return ours ? 0 : -EPIPE;
+}
+
+/* A client's slot number stays within the table also while the processor only guesses that it does. */
+static __always_inline __u64 masked(__u64 n)
+{
+	asm volatile("%0 &= %1" : "+r"(n) : "i"(RULE_SLOTS - 1));
+	return n;
 }
 
 static __always_inline bool take(struct slot *s)
@@ -340,13 +351,13 @@ int rule_ring(struct port_ring *ring)
 {
 	__u64 token = ring->token, off = ring->off, len = ring->len;
 	__u64 diff[2 * RULE_CANARY_WORDS];
-	__u32 n = ring->slot;
+	__u32 n = masked(ring->slot);
 	struct slot *s = bpf_map_lookup_elem(&slots, &n);
 	struct rule_pool *pool;
 	int r = -EPIPE;
 	__u64 now;
 
-	if (!s || !is_of(s, token))
+	if (!s || n != ring->slot || !is_of(s, token))
 		return -EPIPE;
 	pool = only_value(&pools, n);
 	if (!pool)
@@ -438,7 +449,16 @@ static __always_inline void remember(struct slot *s, __s32 pid)
 	bpf_task_release(t);
 }
 
-/* A client joins, leaves, or is shut out. Return: 0; -EBUSY: shut, but a bell is at it still. */
+/* Wait for who is writing to a rule. */
+static __always_inline void pass_through(struct rule_state *st)
+{
+	if (!st)
+		return;
+	bpf_spin_lock(&st->lock);
+	bpf_spin_unlock(&st->lock);
+}
+
+/* A client joins, leaves, or is shut out. Return: 0; -EBUSY: a bell is at it; who leaves has no effect any more, but the slot is not free. */
 SEC("syscall")
 int rule_seat(struct rule_seat *seat)
 {
@@ -447,8 +467,10 @@ int rule_seat(struct rule_seat *seat)
 
 	if (!s)
 		return -EINVAL;
-	if (seat->op != RULE_JOIN)
+	if (seat->op != RULE_JOIN) {
 		__sync_lock_test_and_set(&s->state, BARRED);
+		pass_through(only_value(&states, s->rule));
+	}
 	if (!take(s))
 		return -EBUSY;
 	if (seat->op == RULE_JOIN) {
@@ -456,6 +478,7 @@ int rule_seat(struct rule_seat *seat)
 		for (int i = 0; i < 2 * RULE_CANARY_WORDS; i++)
 			s->canary[i] = seat->canary[i];
 		s->client = seat->client;
+		s->owner = seat->owner;
 		s->rule = seat->rule;
 		s->taken = 0;
 		s->told_ns = 0;
@@ -471,18 +494,18 @@ int rule_seat(struct rule_seat *seat)
 	return 0;
 }
 
-/* A rule is this publisher's from now on. */
+/* A rule's clients are, from now on, those who join it with this number. */
 SEC("syscall")
 int rule_own(struct rule_seat *seat)
 {
 	struct rule_state *st = only_value(&states, seat->rule);
 	struct rule_page *page = only_value(&pages, seat->rule);
-	__u64 now = bpf_ktime_get_ns();
+	__u64 now = bpf_ktime_get_ns(), owner = seat->owner;
 
 	if (!st || !page)
 		return -EINVAL;
 	bpf_spin_lock(&st->lock);
-	st->owner = conf.owner;
+	st->owner = owner;
 	publish(page, st, now);
 	bpf_spin_unlock(&st->lock);
 	return 0;

@@ -30,13 +30,13 @@
 #include "engine/bpf/rule.skel.h"
 #include "engine/bpf/rule_sock.skel.h"
 
-#define LEAVE_TRIES 1000 /* of 1 ms: a bell takes less than a microsecond, but may be preempted */
 #define SLOT_OF(client) ((uint32_t)((client) % RULE_SLOTS))
 
 _Static_assert(RULES_CLIENTS_MAX == RULE_SLOTS, "rule_abi.h");
 _Static_assert(offsetof(struct port_head, seq) == 128, "rule_publish.bpf.h: struct rule_page");
 _Static_assert(offsetof(struct port_head, writes) == 136, "rule_publish.bpf.h: struct rule_page");
-_Static_assert(offsetof(struct port_head, sample_ns) == 144, "rule_publish.bpf.h: struct rule_page");
+_Static_assert(offsetof(struct port_head, sample_ns) == 144,
+	       "rule_publish.bpf.h: struct rule_page");
 _Static_assert(offsetof(struct rule_pool, data) == RULE_POOL_OFF, "ABI");
 _Static_assert(sizeof(struct port_rule) == RULE_WORDS * 8, "ABI");
 
@@ -66,6 +66,7 @@ _Static_assert(sizeof(rule_fields) / sizeof(rule_fields[0]) == RULE_WORDS, "one 
 struct rule {
 	struct rule_sock_bpf *sock;
 	uint64_t entry;
+	uint64_t owner;
 	int link_fd;
 };
 
@@ -118,7 +119,8 @@ static int quiet(enum libbpf_print_level level, const char *format, va_list args
 /* Run one of the publisher's own programs. Return: what it returns; -errno. */
 static int run(const struct bpf_program *prog, struct rule_seat *seat)
 {
-	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = seat, .ctx_size_in = seat ? sizeof(*seat) : 0);
+	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = seat,
+		    .ctx_size_in = seat ? sizeof(*seat) : 0);
 
 	if (bpf_prog_test_run_opts(bpf_program__fd(prog), &opts))
 		return -errno;
@@ -159,9 +161,6 @@ int rules_new(struct rules **ret, const struct rules_options *o)
 	c->policy = o->policy;
 	c->in_place = o->in_place;
 	c->kernel_kill = !o->no_kernel_kill;
-	err = random_word(&c->owner);
-	if (err)
-		return err;
 	err = rule_bpf__load(r->bpf);
 	if (err)
 		return load_error(err);
@@ -215,6 +214,12 @@ static int fill_maps(const struct rules *r, struct rule_sock_bpf *sock, bool is_
 	return 0;
 }
 
+static void forget_maps(const struct rules *r, uint32_t i)
+{
+	bpf_map_delete_elem(bpf_map__fd(r->bpf->maps.states), &i);
+	bpf_map_delete_elem(bpf_map__fd(r->bpf->maps.pages), &i);
+}
+
 /* Put the program in force. Return: the link. */
 static int link_rule(struct rule_sock_bpf *sock, int cgroup_fd, int old_link_fd)
 {
@@ -251,7 +256,9 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 		i++;
 	if (i == RULES_MAX)
 		return -ENOSPC;
-	err = is_new ? 0 : check_state(state_fd);
+	err = random_word(&seat.owner);
+	if (!err && !is_new)
+		err = check_state(state_fd);
 	if (err)
 		return err;
 	sock = rule_sock_bpf__open();
@@ -268,12 +275,19 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 	state = bpf_map__fd(sock->maps.state);
 	page = bpf_map__fd(sock->maps.page);
 	if (bpf_map_update_elem(bpf_map__fd(r->bpf->maps.states), &i, &state, BPF_ANY) ||
-	    bpf_map_update_elem(bpf_map__fd(r->bpf->maps.pages), &i, &page, BPF_ANY))
-		return -errno;
-	err = link_rule(sock, cgroup_fd, link_fd);
-	if (err < 0)
+	    bpf_map_update_elem(bpf_map__fd(r->bpf->maps.pages), &i, &page, BPF_ANY)) {
+		err = -errno;
+		forget_maps(r, i);
 		return err;
-	r->rule[i] = (struct rule){ .sock = take_ptr(sock), .entry = entry, .link_fd = err };
+	}
+	err = link_rule(sock, cgroup_fd, link_fd);
+	if (err < 0) {
+		forget_maps(r, i);
+		return err;
+	}
+	r->rule[i] = (struct rule){
+		.sock = take_ptr(sock), .entry = entry, .owner = seat.owner, .link_fd = err
+	};
 	r->nr_rules++;
 	/* From here on its predecessor's bells are refused, and the page has values. */
 	seat.rule = i;
@@ -294,21 +308,23 @@ int rules_stored(const struct rules *r, uint64_t entry, int *ret_link_fd, int *r
 int rules_remove(struct rules *r, uint64_t entry)
 {
 	struct rule *rule = find_rule(r, entry);
+	struct rule_seat nobody = {};
 	uint32_t i;
 
 	if (!rule)
 		return -ENOENT;
 	i = rule - r->rule;
+	nobody.rule = i;
 	for (uint32_t n = 0; n < RULES_CLIENTS_MAX; n++) {
 		struct rule_seat seat = { .op = RULE_BAR, .slot = n };
 
 		if (r->seat[n].state == SEAT_USED && r->seat[n].rule == i)
 			run(r->bpf->progs.rule_seat, &seat);
 	}
+	run(r->bpf->progs.rule_own, &nobody);
 	bpf_link_detach(rule->link_fd);
 	close(rule->link_fd);
-	bpf_map_delete_elem(bpf_map__fd(r->bpf->maps.states), &i);
-	bpf_map_delete_elem(bpf_map__fd(r->bpf->maps.pages), &i);
+	forget_maps(r, i);
 	rule_sock_bpf__destroy(rule->sock);
 	*rule = (struct rule){};
 	r->nr_rules--;
@@ -336,9 +352,10 @@ static void watch(struct rules *r)
 
 static bool is_free(struct rules *r, uint32_t n)
 {
-	struct rule_seat seat = { .slot = n };
+	struct rule_seat seat = { .op = RULE_LEAVE, .slot = n };
 
-	if (r->seat[n].state == SEAT_LEFT && run(r->bpf->progs.rule_held, &seat) == 0)
+	if (r->seat[n].state == SEAT_LEFT && run(r->bpf->progs.rule_seat, &seat) == 0 &&
+	    run(r->bpf->progs.rule_held, &seat) == 0)
 		r->seat[n].state = SEAT_FREE;
 	return r->seat[n].state == SEAT_FREE;
 }
@@ -426,7 +443,7 @@ static int sit_down(struct rules *r, struct rule_seat *seat, int pidfd)
 static int join_writer(struct rules *r, const struct rule *rule, const struct seat *who, int pidfd,
 		       struct port_hello *ret, int *ret_pool, uint64_t *ret_client)
 {
-	struct rule_seat seat = { .rule = rule - r->rule };
+	struct rule_seat seat = { .rule = rule - r->rule, .owner = rule->owner };
 	cleanup_fd int pool = -1, own_pidfd = -1;
 	int n = find_seat(r, who->uid);
 	int err;
@@ -513,9 +530,8 @@ void rules_leave(struct rules *r, uint64_t client)
 
 	if (s->state != SEAT_USED || s->client != client)
 		return;
-	/* It is shut out by the first try; the others wait for a bell that is at it. */
-	for (int i = 0; i < LEAVE_TRIES && run(r->bpf->progs.rule_seat, &seat) == -EBUSY; i++)
-		usleep(1000);
+	/* If a bell is at it, it is shut out all the same, and is_free() tries again. */
+	run(r->bpf->progs.rule_seat, &seat);
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	s->pidfd = -1;
@@ -528,13 +544,31 @@ int rules_fd(const struct rules *r)
 	return ring_buffer__epoll_fd(r->events);
 }
 
+/*
+ * A process's name where the kernel side could not tell it. It may have ended, and its number be another's: then the pidfd
+ * has none any more.
+ */
+static void name_of(int pidfd, char ret[16])
+{
+	cleanup(close_file_p) FILE *f = NULL;
+	int32_t pid = pidfd < 0 ? 0 : pid_of(pidfd);
+	char path[64], name[16];
+
+	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+	f = pid ? fopen(path, "re") : NULL;
+	if (!f || !fgets(name, sizeof(name), f) || pid_of(pidfd) != pid)
+		return;
+	name[strcspn(name, "\n")] = '\0';
+	memcpy(ret, name, sizeof(name));
+}
+
 /* Whom the kernel side has killed already is none the worse for it. */
 static enum rules_policy carry_out(const struct rules *r, const struct seat *s)
 {
 	if (r->options.policy != RULES_KILL)
 		return r->options.policy;
-	if (s->pidfd < 0 || (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) &&
-			     errno != ESRCH))
+	if (s->pidfd < 0 ||
+	    (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH))
 		return RULES_REVOKE;
 	return RULES_KILL;
 }
@@ -542,8 +576,8 @@ static enum rules_policy carry_out(const struct rules *r, const struct seat *s)
 /* Where a byte of the two canaries is, from the beginning of the data. */
 static int64_t place(int byte)
 {
-	return byte < PORT_CANARY ? byte - PORT_CANARY :
-				    byte - PORT_CANARY + (int64_t)sizeof(struct port_rule);
+	return byte < PORT_CANARY ? byte - PORT_CANARY
+				  : byte - PORT_CANARY + (int64_t)sizeof(struct port_rule);
 }
 
 static void measure(const struct rule_found *f, struct rules_event *ret)
@@ -573,6 +607,8 @@ static int on_found(void *user, void *data, size_t len)
 	e.gid = s->gid;
 	e.pid = s->pid;
 	memcpy(e.comm, f->comm, sizeof(e.comm) - 1);
+	if (!*e.comm)
+		name_of(s->pidfd, e.comm);
 	measure(f, &e);
 	e.done = carry_out(r, s);
 	if (r->options.on_event)

@@ -43,7 +43,7 @@ struct port_rule {
 
 /*
  * The scache, one map for each rule, which outlives its publisher.
- * @owner: whose bells may write
+ * @owner: whose bells may write: a random number of each rules_add(); 0: nobody's
  * @interval_ns: 1 s / rate_per_s; 0: no rate
  * @next_ns: when the next socket would be due if they came evenly
  * @violations: how often what came in was not what the checks let through: never, but in tests
@@ -70,11 +70,9 @@ struct rule_pool {
 
 /*
  * Constants of a publisher.
- * @owner: random
  * @policy: enum rules_policy
  */
 struct rule_conf {
-	uint64_t owner;
 	uint64_t period_ns;
 	uint32_t policy;
 	uint32_t in_place;
@@ -83,12 +81,13 @@ struct rule_conf {
 
 enum rule_op { RULE_JOIN = 1, RULE_LEAVE, RULE_BAR };
 
-/* What rule_seat() is run with, by the publisher only. */
+/* What the programs but the bell are run with, by the publisher only. */
 struct rule_seat {
 	uint32_t op;
 	uint32_t slot;
 	uint64_t client;
 	uint64_t token;
+	uint64_t owner; /* of the rule */
 	uint32_t rule;
 	int32_t pid; /* as the publisher sees it; 0: not known */
 	uint64_t canary[2 * RULE_CANARY_WORDS];

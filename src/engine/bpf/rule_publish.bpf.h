@@ -36,8 +36,10 @@ struct rule_page {
 	char unused[RULE_PAGE_SIZE - RULE_DATA_OFF - RULE_WORDS * 8];
 };
 
-/*
- * A pass, as in port.h. The caller holds the state's lock, which makes it the only writer of a page: a spin lock with interrupts off.
+/**
+ * publish() - a pass, as in port.h: the state's values become the page's.
+ * @now: CLOCK_MONOTONIC, taken before the lock
+ * The caller holds the state's lock, which makes it the only writer of a page: a spin lock with interrupts off.
  * The exchange's value is used, which makes it a full barrier.
  */
 static __always_inline void publish(struct rule_page *p, struct rule_state *st, __u64 now)
@@ -47,7 +49,6 @@ static __always_inline void publish(struct rule_page *p, struct rule_state *st, 
 	if (__sync_fetch_and_add(&p->seq, 1) == ~0ULL)
 		return;
 	barrier();
-#pragma unroll
 	for (int i = 0; i < RULE_WORDS; i++)
 		p->data[i] = from[i];
 	p->writes++;
