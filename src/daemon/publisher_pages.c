@@ -46,8 +46,9 @@ static int load(struct publish *p)
 		if (r < 0) {
 			p->bpf = NULL;
 			if (!p->tried)
-				log_info("pages of ports are read from /proc: BPF is not to be had (%s)",
-					 strerror(-r));
+				log_info(
+					"pages of ports are read from /proc: BPF is not to be had (%s)",
+					strerror(-r));
 		}
 		p->tried = true;
 		publish_tell(PUB_READY, 0, p->bpf ? SHM_BPF_WORKS : SHM_BPF_NONE, -1);

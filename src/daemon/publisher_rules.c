@@ -34,9 +34,10 @@ static void on_event(const struct rules_event *e, void *user)
 
 	for (size_t i = 0; i < sizeof(e->comm) && e->comm[i]; i++)
 		comm[i] = e->comm[i] >= ' ' && e->comm[i] < 0x7f ? e->comm[i] : '?';
-	log_error("a rule's client, process %u (%s) of user %u, has written %u bytes at %lld, outside of its pool: it is %s",
-		  e->pid, comm, e->uid, e->bytes, (long long)e->offset,
-		  done[e->done <= RULES_LOG ? e->done : RULES_LOG]);
+	log_error(
+		"a rule's client, process %u (%s) of user %u, has written %u bytes at %lld, outside of its pool: it is %s",
+		e->pid, comm, e->uid, e->bytes, (long long)e->offset,
+		done[e->done <= RULES_LOG ? e->done : RULES_LOG]);
 }
 
 static int on_rules(sd_event_source *s, int fd, uint32_t revents, void *ctx)

@@ -333,7 +333,8 @@ void port_restored(struct tree *t, bool rules_kept)
 		fd = entry_fd(e);
 		/* There is nobody who would hear the answer. */
 		if (r == 0 && fd >= 0)
-			r = tell(t, e->id, PORT_OPEN_HOLD | PORT_OPEN_TARGET, (int[]){ t->proc, fd }, 2);
+			r = tell(t, e->id, PORT_OPEN_HOLD | PORT_OPEN_TARGET,
+				 (int[]){ t->proc, fd }, 2);
 	}
 	if (!begun && rules_kept)
 		r = tell(t, 0, PORT_OPEN_HOLD, NULL, 0);
