@@ -7,7 +7,7 @@
 
 const struct kind *const kinds[] = {
 	&kind_mem,
-	&kind_port,
 	&kind_srv,
+	&kind_port,
 	NULL,
 };

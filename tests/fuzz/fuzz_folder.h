@@ -167,6 +167,7 @@ static inline void folder_close(struct folder *f)
 {
 	struct shm *shm = f->store.store.shm;
 	struct entry *e, *tmp;
+	uint64_t last_id = 0, last_pos = 0;
 	bool polls = false;
 
 	for (int i = 0; i < NR_POLLS; i++)
@@ -189,6 +190,8 @@ static inline void folder_close(struct folder *f)
 		struct request rq = { .cred = NULL };
 
 		assert(tree_setattr(e, &c, &rq) == 0);
+		last_id = e->id > last_id ? e->id : last_id;
+		last_pos = e->pos > last_pos ? e->pos : last_pos;
 	}
 	folder_check(f);
 	relay_free(f->relay);
@@ -199,8 +202,8 @@ static inline void folder_close(struct folder *f)
 	}
 	f->store.nr_done = 0;
 	memset(shm->polls, 0, sizeof(uint64_t) * NR_POLLS);
-	shm->next_id = 3;
-	shm->next_pos = 19;
+	shm->next_id = last_id;
+	shm->next_pos = last_pos;
 	shm->current = shm->poison = shm->poison_tries = 0;
 }
 
