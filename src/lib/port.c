@@ -150,6 +150,7 @@ static int bell_take(struct kport *p, const struct port_hello *h, int *fd, bool 
 	p->bell_kind = h->bell;
 	p->slot = h->slot;
 	p->token = h->token;
+	p->spin_ns = port_spin_ns(h->bell);
 	p->bell_fd = take_fd(fd);
 	return 0;
 }

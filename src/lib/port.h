@@ -57,6 +57,7 @@ uint64_t port_now_ns(void);
  * @about: a copy of all that comes before the data, checked; nothing of it is read from the page again
  * @bell: the pool's memory; NULL: opened for reading
  * @bell_fd: an eventfd or a BPF program
+ * @spin_ns: port_spin_ns()
  * @polled: a write was left to the server's next look
  */
 struct kport {
@@ -77,6 +78,7 @@ struct kport {
 	enum port_bell_kind bell_kind;
 	uint32_t slot;
 	uint64_t token;
+	uint64_t spin_ns;
 	int bell_fd;
 	int key; /* protection key; -1: none */
 	bool polled;
@@ -90,6 +92,7 @@ struct kport {
 
 /* port_io.c */
 int port_cache_line(unsigned int *ret);
+uint64_t port_spin_ns(enum port_bell_kind bell);
 int port_sampled(const struct kport *p, uint64_t *ret_sample_ns, uint64_t *ret_writes);
 
 /* port.c */

@@ -263,10 +263,13 @@ static void ring_eventfd(const struct kport *p)
 		return;
 }
 
-/* Is it worth while to look again and again? Not if the server cannot run meanwhile. */
-static uint64_t spin_ns(const struct kport *p)
+/**
+ * port_spin_ns() - how long to look again and again for what a server does: not at all if it cannot run meanwhile.
+ * Asked once for each port: it reads a file.
+ */
+uint64_t port_spin_ns(enum port_bell_kind bell)
 {
-	return p->bell_kind == PORT_BELL_EVENTFD && sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0;
+	return bell == PORT_BELL_EVENTFD && sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0;
 }
 
 /* Wait until the last request is done. */
@@ -284,7 +287,7 @@ static int await(struct kport *p)
 			rung = true;
 		}
 		since_ns = now = port_now_ns();
-		spin_until_ns = since_ns + spin_ns(p);
+		spin_until_ns = since_ns + p->spin_ns;
 		while ((done = load_acquire(&b->done)) != request) {
 			now = port_now_ns();
 			if (now < spin_until_ns) {
