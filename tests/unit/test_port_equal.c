@@ -283,7 +283,7 @@ static void read_others(uint32_t pid, struct others *o)
 {
 	struct message m;
 	struct nlattr *a;
-	struct taskstats *s;
+	struct taskstats s;
 	struct timespec t;
 	static char text[65536];
 	clockid_t clock;
@@ -304,12 +304,15 @@ static void read_others(uint32_t pid, struct others *o)
 	a = ask(taskstats_family, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &pid, sizeof(pid), &m,
 		&len);
 	a = attribute(a, len, TASKSTATS_TYPE_AGGR_TGID);
-	s = attribute(a, ((struct nlattr *)((char *)a - NLA_HDRLEN))->nla_len - NLA_HDRLEN,
-		      TASKSTATS_TYPE_STATS);
-	o->utime = s->ac_utime * 1000;
-	o->stime = s->ac_stime * 1000;
-	o->nvcsw = s->nvcsw;
-	o->nivcsw = s->nivcsw;
+	/* It is not aligned there. */
+	memcpy(&s,
+	       attribute(a, ((struct nlattr *)((char *)a - NLA_HDRLEN))->nla_len - NLA_HDRLEN,
+			 TASKSTATS_TYPE_STATS),
+	       sizeof(s));
+	o->utime = s.ac_utime * 1000;
+	o->stime = s.ac_stime * 1000;
+	o->nvcsw = s.nvcsw;
+	o->nivcsw = s.nivcsw;
 }
 
 /* Comparing */

@@ -12,8 +12,9 @@
  *
  * vmstat, which is long, and accounts are written in each tenth pass (PUBLISHER_SLOW), as the heads of those pages say; the rest in each.
  */
-#include "publisher_account.bpf.h"
 #include "publisher_read.bpf.h"
+
+#include "publisher_account.bpf.c"
 
 #define TICK_IDLE 4 /* of tick_sched.flags: it is idle now, since idle_entrytime */
 

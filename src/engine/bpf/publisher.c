@@ -26,6 +26,8 @@
 #include <bpf/btf.h>
 #include <bpf/libbpf.h>
 
+#include "engine/bpf/publisher.skel.h"
+
 #define FIRST_SAMPLE_TRIES 500 /* of 1 ms */
 #define CPU_TIMES 10 /* of port_cpu_fields, after the first */
 #define VMSTAT_UNREACHED \

@@ -13,6 +13,10 @@
  * go on meanwhile. When the last one is closed, pages remain readable and get old, which their time stamp tells; a
  * new publisher has new pages of another generation. Worker and clients are on no path here: their deaths change nothing.
  *
+ * What it costs. A pass is some 2 us (publisher_busy_ns()): 0.2 % of a core every millisecond; each account adds 0.006 %. The timer's
+ * interrupt comes on top, and is the processor's or the hypervisor's: in virtual machines it may take ten times as long as the
+ * pass. It is one CPU that pays; the others are not disturbed. Starting takes about 100 ms, most of it the kernel's verifier.
+ *
  * What cannot be reached on this kernel is not served: publisher_fd() says -ENOENT, and the sampler has that page.
  *
  * One thread. publisher_new() visits every CPU (sched_setaffinity(2)) and goes back to where it may run.

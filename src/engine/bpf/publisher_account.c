@@ -21,6 +21,8 @@
 
 #include "engine/bpf/publisher_impl.h"
 
+#include "engine/bpf/publisher.skel.h"
+
 #define PIDFS_MAGIC 0x50494446
 #define CGROUP2_MAGIC 0x63677270
 #define INIT_PID_NS_INO 0xEFFFFFFCu

@@ -7,7 +7,8 @@
 
 #include "engine/bpf/publisher.h"
 #include "engine/bpf/publisher_abi.h"
-#include "engine/bpf/publisher.skel.h"
+
+struct publisher_bpf;
 
 /**
  * struct publisher_slot - an account.
@@ -30,8 +31,10 @@ struct publisher {
 	struct publisher_slot slots[PUBLISHER_ACCOUNTS_MAX];
 };
 
-/** publisher_init_accounts(), publisher_deinit_accounts() - before and after everything else. */
+/** publisher_init_accounts() - all slots are free. */
 void publisher_init_accounts(struct publisher *p);
+
+/** publisher_deinit_accounts() - close what they have. */
 void publisher_deinit_accounts(struct publisher *p);
 
 /** publisher_wait_written() - until the page has been written @times times, for half a second. Return: false: it was not. */

@@ -32,6 +32,7 @@
 #define MAP_ARRAY_OF_MAPS 12
 #define MAP_MMAPABLE 1024
 
+/** bpf_rdonly_cast() - the kernel's: @at as a pointer to a structure of type @type that may be read. */
 extern void *bpf_rdonly_cast(const void *at, __u32 type) __ksym;
 
 /* The structure of type @type at a kernel address. */
@@ -41,12 +42,13 @@ extern void *bpf_rdonly_cast(const void *at, __u32 type) __ksym;
 #define MEMBER(type, address, member) ((address) + bpf_core_field_offset(struct type, member))
 #define POINTER(type, address, member) u64_at(MEMBER(type, address, member))
 
-/* Any structure does that begins with such a word. */
+/** u64_at() - the word at a kernel address: any structure does that begins with one. */
 static __always_inline __u64 u64_at(__u64 address)
 {
 	return AT(task_cputime, address)->stime;
 }
 
+/** s32_at() - the same, of 32 bits. */
 static __always_inline __s32 s32_at(__u64 address)
 {
 	return AT(refcount_struct, address)->refs.counter;
@@ -61,7 +63,7 @@ struct page {
 const volatile struct publisher_conf conf = {};
 struct publisher_found found = {};
 
-/* A pass: see port.h. The exchange's value is used, which makes it a full barrier. */
+/** begin() - begin a pass: see port.h. The exchange's value is used, which makes it a full barrier. */
 static __always_inline bool begin(struct page *p)
 {
 	if (!p || (!conf.no_seqlock && __sync_fetch_and_add(&p->seq, 1) == ~0ULL))
@@ -70,6 +72,7 @@ static __always_inline bool begin(struct page *p)
 	return true;
 }
 
+/** end() - end a pass of what was sampled at @now. */
 static __always_inline void end(struct page *p, __u64 now)
 {
 	p->writes++;
@@ -79,7 +82,7 @@ static __always_inline void end(struct page *p, __u64 now)
 		p->writes = 0;
 }
 
-/* All of a psi_group's; "full" of the CPU is undefined for the whole system: 0, as in /proc. */
+/** read_psi() - all of a psi_group's; "full" of the CPU is undefined for the whole system: 0, as in /proc. */
 static __always_inline void read_psi(struct port_psi *d, __u64 group, bool is_system)
 {
 	__u64 total = MEMBER(psi_group, group, total), avg = MEMBER(psi_group, group, avg);

@@ -32,8 +32,10 @@ struct account {
 /** account_init() - a free one. */
 void account_init(struct account *a);
 
-/** account_open_task(), account_open_cgroup() - as sampler_add_task() and _cgroup(). On failure account_deinit() is to follow. */
+/** account_open_task() - as sampler_add_task(). On failure account_deinit() is to follow. */
 int account_open_task(struct account *a, int pidfd, uint64_t period_ns, uint64_t generation);
+
+/** account_open_cgroup() - as sampler_add_cgroup(). On failure account_deinit() is to follow. */
 int account_open_cgroup(struct account *a, int dirfd, uint64_t period_ns, uint64_t generation);
 
 /** account_sample() - anew. Return: 0, also if it has ended; -errno, and the page stays as it was. */

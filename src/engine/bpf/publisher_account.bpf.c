@@ -1,14 +1,13 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+// SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * publisher_account.bpf.h - what single processes and control groups have used, in pages that are made and dropped at run time.
+ * publisher_account.bpf.c - what single processes and control groups have used, in pages that are made and dropped at run time.
+ *
+ * Part of publisher.bpf.c, whose timer this is the other half of.
  *
  * publisher_take() finds a process or a cgroup by its number and keeps a reference in `held`: from then on it is that
  * very one, whoever has the number later. The timer goes by its address. It runs in a softirq, which is a read-side
  * critical section of RCU: neither what is dropped meanwhile nor a thread that ends is freed before the pass is over.
  */
-#ifndef KSHARED_ENGINE_BPF_PUBLISHER_ACCOUNT_BPF_H
-#define KSHARED_ENGINE_BPF_PUBLISHER_ACCOUNT_BPF_H
-
 #include "publisher_read.bpf.h"
 
 #define ESRCH 3
@@ -23,13 +22,10 @@ extern void bpf_task_release(struct task_struct *t) __ksym;
 extern struct cgroup *bpf_cgroup_from_id(__u64 id) __ksym;
 extern void bpf_cgroup_release(struct cgroup *c) __ksym;
 
-/* By these names, since clang 14 forgets the mark on a pointer to a structure. */
-typedef struct task_struct held_task;
-typedef struct cgroup held_cgroup;
-
+/* Constant, since clang 14 forgets the mark on a plain pointer to a structure. */
 struct held {
-	held_task __kptr *task;
-	held_cgroup __kptr *cgroup;
+	const struct task_struct __kptr *task;
+	const struct cgroup __kptr *cgroup;
 };
 
 struct {
@@ -377,5 +373,3 @@ int publisher_drop(struct publisher_take *ctx)
 	drop(h, &accounts[slot]);
 	return 0;
 }
-
-#endif
