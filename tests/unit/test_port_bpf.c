@@ -202,7 +202,7 @@ static uint64_t count_torn(bool no_seqlock, uint64_t for_ns)
 			torn += c.monotonic != sampled;
 		}
 	}
-	assert_true(good > 1000);
+	assert_true(good > 1000 || (no_seqlock && torn));
 	munmap((void *)h, 4096);
 	publisher_free(p);
 	return torn;

@@ -48,6 +48,12 @@ struct sampler {
 	struct port_field vmstat_fields[PORT_VMSTAT_MAX];
 	struct port_spec vmstat;
 	struct port_cpu cpus[PORT_CPUS_MAX];
+	/* Two files are each of several pages, and read once in a pass. */
+	uint64_t pass, vmstat_pass, meminfo_pass;
+	uint64_t vmstat_ns, meminfo_ns;
+	uint64_t values[PORT_VMSTAT_MAX];
+	struct port_memory memory;
+	struct port_swap swap;
 	char text[TEXT_MAX];
 };
 
@@ -106,50 +112,71 @@ static int sample_cpu(struct sampler *s, struct sample_page *p)
  * allocated or freed meanwhile), and the node's own meminfo does not. It has nothing to do with free pages on the CPUs' lists (those are in
  * neither number) or with what CPUs have not yet added to the counter (both numbers lack that).
  */
-static int count_free(struct sampler *s, uint64_t *ret)
+static int take_vmstat(struct sampler *s)
 {
-	uint64_t values[PORT_VMSTAT_MAX];
-	int r = read_source(s, VMSTAT);
+	uint64_t now = sample_now_ns(), values[PORT_VMSTAT_MAX];
+	int r;
+
+	if (s->vmstat_pass == s->pass)
+		return 0;
+	r = read_source(s, VMSTAT);
+	if (!r)
+		r = parse_vmstat(s->text, &s->vmstat, values);
+	if (r)
+		return r;
+	memcpy(s->values, values, s->vmstat.nr_fields * sizeof(values[0]));
+	s->vmstat_ns = now;
+	s->vmstat_pass = s->pass;
+	return 0;
+}
+
+static int take_meminfo(struct sampler *s)
+{
+	uint64_t now = sample_now_ns();
+	int r;
+
+	if (s->meminfo_pass == s->pass)
+		return 0;
+	r = read_source(s, MEMINFO);
+	if (!r)
+		r = parse_meminfo(s->text, s->page_kib, &s->memory, &s->swap);
+	if (r)
+		return r;
+	s->meminfo_ns = now;
+	s->meminfo_pass = s->pass;
+	return 0;
+}
+
+static int sample_memory(struct sampler *s, struct sample_page *p)
+{
+	int r = take_meminfo(s);
 
 	if (!r && (!s->vmstat.nr_fields || strcmp(s->vmstat_fields[0].name, "nr_free_pages") != 0))
 		r = -EPROTO;
 	if (!r)
-		r = parse_vmstat(s->text, &s->vmstat, values);
-	if (!r)
-		*ret = values[0];
-	return r;
-}
-
-/* Memory and swap are of one text: @which says what of it. */
-static int sample_meminfo(struct sampler *s, struct sample_page *p, enum port_page which)
-{
-	uint64_t now = sample_now_ns();
-	struct port_memory memory;
-	struct port_swap swap;
-	int r = read_source(s, MEMINFO);
-
-	if (!r)
-		r = parse_meminfo(s->text, s->page_kib, &memory, &swap);
+		r = take_vmstat(s);
 	if (r)
 		return r;
-	if (which == PORT_MEMORY) {
-		r = count_free(s, &memory.free);
-		if (r)
-			return r;
-	}
-	sample_page_write(p, which == PORT_SWAP ? (void *)&swap : (void *)&memory, now);
+	s->memory.free = s->values[0];
+	sample_page_write(p, &s->memory, s->meminfo_ns);
 	return 0;
+}
+
+static int sample_swap(struct sampler *s, struct sample_page *p)
+{
+	int r = take_meminfo(s);
+
+	if (!r)
+		sample_page_write(p, &s->swap, s->meminfo_ns);
+	return r;
 }
 
 static int sample_vmstat(struct sampler *s, struct sample_page *p)
 {
-	uint64_t now = sample_now_ns(), values[PORT_VMSTAT_MAX];
-	int r = read_source(s, VMSTAT);
+	int r = take_vmstat(s);
 
 	if (!r)
-		r = parse_vmstat(s->text, &s->vmstat, values);
-	if (!r)
-		sample_page_write(p, values, now);
+		sample_page_write(p, s->values, s->vmstat_ns);
 	return r;
 }
 
@@ -204,8 +231,9 @@ static int sample_page(struct sampler *s, enum port_page which)
 	case PORT_CPU:
 		return sample_cpu(s, p);
 	case PORT_MEMORY:
+		return sample_memory(s, p);
 	case PORT_SWAP:
-		return sample_meminfo(s, p, which);
+		return sample_swap(s, p);
 	case PORT_VMSTAT:
 		return sample_vmstat(s, p);
 	case PORT_PSI:
@@ -243,6 +271,7 @@ int sampler_new(struct sampler **ret, const struct sampler_options *o)
 		account_init(&s->accounts[i]);
 	s->period_ns = o->period_ns ? o->period_ns : SAMPLER_PERIOD_NS;
 	s->generation = o->generation;
+	s->pass = 1;
 	for (int i = 0; i < NR_SOURCES; i++)
 		s->sources[i] = open(paths[i], O_RDONLY | O_CLOEXEC);
 	s->nr_cpus = nr_cpus > PORT_CPUS_MAX ? PORT_CPUS_MAX : nr_cpus;
@@ -271,6 +300,7 @@ int sampler_sample(struct sampler *s)
 {
 	int first = 0;
 
+	s->pass++;
 	for (int i = 0; i < NR_PORT_PAGES; i++) {
 		int r = s->pages[i].head ? sample_page(s, i) : 0;
 
