@@ -3,6 +3,7 @@
  * self.c - see self.h.
  */
 #include <base/cleanup.h>
+#include <base/proc.h>
 #include <engine/merge/inside.h>
 #include <engine/merge/self.h>
 #include <fcntl.h>
@@ -182,7 +183,7 @@ int merge_self_open(struct merge_self *self, struct merge_target *ret)
 		.populate = self_populate,
 	};
 	struct merge_target target = { .ops = &ops, .arg = self, .pid = getpid() };
-	int r = merge_birth(target.pid, &target.birth);
+	int r = proc_birth(target.pid, &target.birth);
 
 	if (r == 0 && !self->ready) {
 		r = inside_init(&self->in, self->device);

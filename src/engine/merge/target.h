@@ -51,10 +51,4 @@ struct merge_target {
 	int maps;
 };
 
-/**
- * merge_birth() - when a process started, in clock ticks since the machine did.
- * Return: 0; -ESRCH.
- */
-int merge_birth(pid_t pid, uint64_t *ret);
-
 #endif

@@ -18,6 +18,7 @@
 
 #define STOP_NS 20000000 /* a thread that takes longer is in the middle of a long system call that cannot be interrupted */
 #define ROUNDS 64 /* of looking for new threads */
+#define EPOLL_PWAIT2 441u
 #define KERNEL_WORKER 0x4010u /* PF_IO_WORKER, PF_USER_WORKER */
 
 /* The kernel's own numbers, which user space does not see except by ptrace */
@@ -133,6 +134,41 @@ int thread_stop(struct frozen *thread)
 	return r < 0 ? r : await(thread);
 }
 
+/* Is a signal on its way to the thread? */
+static bool has_signal(pid_t tid)
+{
+	for (uint32_t shared = 0; shared < 2; shared++) {
+		struct __ptrace_peeksiginfo_args args = { .flags = shared, .nr = 1 };
+		siginfo_t info;
+
+		if (ptrace(PTRACE_PEEKSIGINFO, tid, &args, &info) != 0)
+			return true;
+	}
+	return false;
+}
+
+/*
+ * Most system calls that a stop interrupts are begun anew by the kernel. Those of epoll say EINTR to the program, although there was no
+ * signal. One that waits without limit is begun anew by us; one with a limit would wait too long.
+ */
+static void begin_anew(struct frozen *thread)
+{
+	struct user_regs_struct *regs = &thread->regs;
+	bool forever = (int)regs->r10 < 0;
+
+	if ((int64_t)regs->rax != -EINTR || thread->signal)
+		return;
+	if (regs->orig_rax == EPOLL_PWAIT2)
+		forever = regs->r10 == 0;
+	else if (regs->orig_rax != SYS_epoll_wait && regs->orig_rax != SYS_epoll_pwait)
+		return;
+	if (!forever || has_signal(thread->tid))
+		return;
+	regs->rax = regs->orig_rax;
+	regs->rip -= 2;
+	regs->orig_rax = (uint64_t)-1;
+}
+
 int thread_read(struct frozen *thread)
 {
 	struct iovec iov = { .iov_base = &thread->regs, .iov_len = sizeof(thread->regs) };
@@ -143,6 +179,7 @@ int thread_read(struct frozen *thread)
 		return -EOPNOTSUPP;
 	if (ptrace(PTRACE_GETSIGMASK, thread->tid, sizeof(thread->mask), &thread->mask) < 0)
 		return -ESRCH;
+	begin_anew(thread);
 	return 0;
 }
 
@@ -363,7 +400,8 @@ int freeze_begin(struct freeze *freeze)
 		r = arm_all(freeze);
 	if (r < 0) {
 		/* Nobody was asked for anything: who is armed and loses us must not wait. */
-		pwrite(freeze->mem, &busy, sizeof(busy), (off_t)freeze->busy);
+		if (pwrite(freeze->mem, &busy, sizeof(busy), (off_t)freeze->busy) < 0)
+			r = -ESRCH;
 		freeze_end(freeze);
 	}
 	return r;

@@ -17,7 +17,7 @@
 	.type stub_code, @object
 stub_code:
 	.asciz "kshared"
-	.set data, stub_code + 256
+	.set data, stub_code + 320
 
 	.org stub_code + 16	/* STUB_CALL */
 	syscall
@@ -79,7 +79,7 @@ restore:
 	mov data+48(%rip), %rax
 	jmp *data(%rip)
 
-	.org stub_code + 256
+	.org stub_code + 320
 	.size stub_code, . - stub_code
 #endif
 	.section .note.GNU-stack, "", @progbits

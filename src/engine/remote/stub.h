@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STUB_CODE 256u /* bytes of code before the data */
+#define STUB_CODE 320u /* bytes of code before the data */
 
 /**
  * struct stub - the code, and the state to which it brings the thread that runs it.
@@ -44,7 +44,8 @@ struct stub {
 _Static_assert(offsetof(struct stub, child) == STUB_CODE + 40, "stub.S");
 _Static_assert(offsetof(struct stub, r15) == STUB_CODE + 160, "stub.S");
 
-#define STUB_MAGIC "kshared" /* at the code's beginning, with its zero: whose it is */
+#define STUB_MAGIC "kshared" /* at the code's beginning, with its zero */
+#define STUB_OWNER 8u /* behind it: whose it is, 8 bytes: a process's number, and the lower half of its birth */
 
 /* Entries, in bytes from the beginning */
 #define STUB_CALL 16u /* a system call, as the registers say; then restore */
