@@ -23,7 +23,6 @@ _Static_assert(KRING_ONE_TO_ONE == RING_SHAPE_ONE && KRING_MANY_TO_ONE == RING_S
 		       KRING_PROTECTED == RING_PROTECTED && KRING_BLOCKING == RING_BLOCKING,
 	       "ABI");
 
-#define ENDS (KRING_WRITER | KRING_READER | KRING_HISTORY)
 #define PATIENCE_NS 1000000000LL /* for who is just making the ring */
 #define CTL_SUFFIX ".ctl"
 
@@ -383,6 +382,7 @@ static void make_flows(struct kring *r)
 {
 	struct ring_map *m = r->map;
 	unsigned int lane = r->end == KRING_WRITER ? r->place : 0;
+	bool own = r->broadcast && r->end == KRING_READER;
 
 	for (unsigned int i = 0; i < r->nr_flows; i++, lane++) {
 		struct ring_flow *f = &r->flow[i];
@@ -391,8 +391,7 @@ static void make_flows(struct kring *r)
 		f->data = m->data + m->layout.data_off + lane * m->head.data_bytes;
 		f->lane = ring_lane(m, lane);
 		f->room = ring_room(m, lane);
-		f->cursor =
-			ring_cursor(m, r->broadcast && r->end == KRING_READER ? r->place : lane);
+		f->cursor = ring_cursor(m, own ? (unsigned int)r->place : lane);
 	}
 }
 
@@ -473,10 +472,15 @@ static int attach(struct kring **ret, int fd, int ctl_fd, unsigned int end)
 
 static int check_end(unsigned int end)
 {
-	return (end & ~ENDS) || !(end & ~KRING_HISTORY) ||
-			((end & KRING_HISTORY) && end != (KRING_READER | KRING_HISTORY))
-		? -EINVAL
-		: 0;
+	switch (end) {
+	case KRING_WRITER:
+	case KRING_READER:
+	case KRING_OBSERVER:
+	case KRING_READER | KRING_HISTORY:
+		return 0;
+	default:
+		return -EINVAL;
+	}
 }
 
 static struct kring *end_result(int result, struct kring *r)

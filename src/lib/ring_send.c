@@ -158,6 +158,7 @@ static inline int reserve(struct kring *r, size_t len, int timeout_ms)
 	} else {
 		if (len > r->data_bytes / 2)
 			return -EMSGSIZE;
+		r->want = len;
 		if (unlikely(!fits(r))) {
 			result = wait_for_room(r, timeout_ms);
 			if (result < 0)
