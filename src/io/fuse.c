@@ -162,12 +162,14 @@ uint32_t fuse_agreed(const struct fuse *f, uint64_t *flags)
 	return f->minor;
 }
 
+#define ERROR_END 512 /* errors from here on the kernel takes of no file system: who asked would wait for ever */
+
 /* The kernel refuses an answer that nobody waits for any more (ENOENT); that is no error of ours. */
 static int send_bytes(struct fuse *f, uint64_t unique, int error, const void *bytes, size_t len)
 {
 	struct fuse_out_header h = {
 		.len = (uint32_t)(sizeof(h) + len),
-		.error = error,
+		.error = error > -ERROR_END ? error : -EIO,
 		.unique = unique,
 	};
 	struct iovec iov[2] = {

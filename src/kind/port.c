@@ -485,7 +485,7 @@ static void handed_over(struct later *l)
 	struct tree *t = l->e->tree;
 	struct handover *h = l->data;
 
-	port_sent(l->e->id);
+	port_sent(t, l->e->id);
 	close_both(h);
 	if (l->result == 0 && l->rq)
 		l->rq->out_fd = h->pair[0];
@@ -506,7 +506,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	h = calloc(1, sizeof(*h));
 	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
-		port_sent(e->id);
+		port_sent(e->tree, e->id);
 		free(h);
 		return r;
 	}
@@ -519,7 +519,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
 	if (r == -ENOMEM || r == -ENFILE) {
-		port_sent(e->id);
+		port_sent(e->tree, e->id);
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
@@ -544,7 +544,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		return r;
 	r = port_pair(pair);
 	if (r < 0) {
-		port_sent(0);
+		port_sent(e->tree, 0);
 		return r;
 	}
 	port_fill_open(&open, e, rq, want);
@@ -560,7 +560,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		fds[nr++] = target;
 	}
 	r = port_send(e->tree->publisher, &open, fds, (unsigned int)nr);
-	port_sent(0);
+	port_sent(e->tree, 0);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);

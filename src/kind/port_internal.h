@@ -39,7 +39,7 @@ void port_fill_open(struct port_open *ret, struct entry *e, const struct request
 int port_reserve(struct entry *e, uid_t uid);
 
 /** port_sent() - what was reserved has been sent, or will not be. @service: its entry's number; 0: the publisher */
-void port_sent(uint64_t service);
+void port_sent(struct tree *t, uint64_t service);
 
 /** port_queue_ended() - a service's entry is gone, or its socket is another one now. */
 void port_queue_ended(struct entry *e);

@@ -210,12 +210,19 @@ int port_reserve(struct entry *e, uid_t uid)
 	return 0;
 }
 
-void port_sent(uint64_t service)
+void port_sent(struct tree *t, uint64_t service)
 {
 	struct port_queue *q = service ? find(service) : &publisher;
 
-	if (q && q->under_way)
+	if (!q)
+		return;
+	if (q->under_way)
 		q->under_way--;
+	if (service) {
+		look(q);
+		if (q->nr == 0)
+			forget(t, q);
+	}
 }
 
 void port_queue_ended(struct entry *e)

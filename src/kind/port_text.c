@@ -11,7 +11,8 @@
  * does not matter. Memory of others is never mapped here but a BPF map, which cannot fault. A server that does not answer, or
  * answers nonsense, costs the time of those who read it.
  *
- * The text is made at the reading from offset 0 and kept for the handle's later ones, if it is still at hand; else it is made anew, as /proc does.
+ * The text is made at the reading from offset 0 and kept for the handle's later ones. If it is gone then, since the worker was replaced, or its user
+ * has many others under way, what is left of it cannot be had any more (ESTALE).
  */
 #include <base/cleanup.h>
 #include <core/tree.h>
@@ -34,10 +35,12 @@
 #include <uthash.h>
 #include <wire/port.h>
 
-#define ANSWER_MS 2000
+#define ANSWER_MS 2000 /* a service, that is */
+#define OWN_ANSWER_MS 5000 /* the publisher may have to be started */
 #define PAGE_BYTES_MAX (4u << 20)
 #define TEXT_MAX (1u << 20)
-#define TEXTS_MAX 64 /* kept */
+#define TEXTS_MAX 256 /* kept */
+#define TEXTS_BYTES (16u << 20)
 #define FDS_MAX 253 /* in one packet, by the kernel */
 #define BPF_ARRAY 2
 #define BPF_MMAPABLE (1u << 10)
@@ -50,12 +53,14 @@ enum { ATTR_FIELDS, ATTR_SOURCE, ATTR_VERSION, ATTR_SIZE, ATTR_PERIOD, ATTR_SAMP
 /* A text that somebody is reading. */
 struct kept {
 	uint64_t word;
+	uid_t uid;
 	char *text;
 	size_t len;
 	UT_hash_handle hh;
 };
 
 static struct kept *texts;
+static size_t texts_bytes;
 
 /*
  * One reading, by a thread.
@@ -130,7 +135,7 @@ static int take_hello(struct reading *r, int64_t deadline)
 	if (n == 0)
 		return -ECONNREFUSED;
 	if (n != sizeof(hello) || (m.msg_flags & MSG_TRUNC) || hello.magic != PORT_SERVE_MAGIC ||
-	    hello.result > 0 || hello.result < -4095)
+	    !port_result_sane(hello.result))
 		return -EPROTO;
 	if (hello.result < 0)
 		return hello.result;
@@ -390,7 +395,7 @@ static int put_attr(FILE *f, const struct port_head *h, int attr)
 
 static int read_page(struct reading *r)
 {
-	int64_t deadline = now_ms() + ANSWER_MS;
+	int64_t deadline = now_ms() + (r->service ? ANSWER_MS : OWN_ANSWER_MS);
 	cleanup_free void *page = NULL;
 	int pair[2], fds[2], result;
 	size_t len = 0;
@@ -432,6 +437,7 @@ static void work(struct aside_job *j)
 static void drop_text(struct kept *k)
 {
 	HASH_DEL(texts, k);
+	texts_bytes -= k->len;
 	free(k->text);
 	free(k);
 }
@@ -444,19 +450,41 @@ static struct kept *find_text(uint64_t word)
 	return k;
 }
 
-/* The oldest goes first. */
-static struct kept *keep_text(uint64_t word, char *text, size_t len)
+/* Which goes for another one: the oldest of who has most. NULL: there is room. */
+static struct kept *too_much(void)
+{
+	struct kept *k, *tmp, *other, *tmp2, *ret = NULL;
+	unsigned int nr, most = 0;
+
+	if (HASH_COUNT(texts) < TEXTS_MAX && texts_bytes < TEXTS_BYTES)
+		return NULL;
+	HASH_ITER(hh, texts, k, tmp) {
+		if (ret && k->uid == ret->uid)
+			continue;
+		nr = 0;
+		HASH_ITER(hh, texts, other, tmp2)
+			nr += other->uid == k->uid;
+		if (nr > most) {
+			most = nr;
+			ret = k;
+		}
+	}
+	return ret;
+}
+
+static struct kept *keep_text(uint64_t word, uid_t uid, char *text, size_t len)
 {
 	struct kept *k = find_text(word);
 
 	if (k)
 		drop_text(k);
-	if (HASH_COUNT(texts) >= TEXTS_MAX)
-		drop_text(texts);
+	while ((k = too_much()))
+		drop_text(k);
 	k = calloc(1, sizeof(*k));
 	if (!k)
 		return NULL;
-	*k = (struct kept){ .word = word, .text = text, .len = len };
+	*k = (struct kept){ .word = word, .uid = uid, .text = text, .len = len };
+	texts_bytes += len;
 	HASH_ADD(hh, texts, word, sizeof(k->word), k);
 	return k;
 }
@@ -476,7 +504,7 @@ static void done(struct aside_job *j)
 	struct request *rq = r->rq;
 	struct kept *k = NULL;
 
-	port_sent(r->service);
+	port_sent(r->tree, r->service);
 	for (unsigned int i = 0; i < r->nr_fds; i++)
 		r->tree->close_fd(r->tree, r->owner, r->fds[i]);
 	if (rq && r->result == 0) {
@@ -484,10 +512,15 @@ static void done(struct aside_job *j)
 			r->result = r->len > rq->len ? -E2BIG : (int)r->len;
 			rq->out = (struct iovec){ .iov_base = r->text, .iov_len = r->len };
 		} else {
-			k = keep_text(rq->word, r->text, r->len);
+			/* Parts of two samples are not put together; of one that was read to its end there is no more. */
+			if (rq->offset && rq->offset != r->len)
+				r->result = -ESTALE;
+			else
+				k = keep_text(rq->word, rq->cred->uid, r->text, r->len);
 			if (k)
 				r->text = NULL;
-			r->result = k ? give(rq, k->text, k->len) : -ENOMEM;
+			if (r->result == 0)
+				r->result = k ? give(rq, k->text, k->len) : -ENOMEM;
 		}
 	}
 	if (rq)
@@ -530,7 +563,7 @@ static int start(struct entry *e, struct request *rq, int attr)
 	r = result == 0 ? calloc(1, sizeof(*r)) : NULL;
 	if (!r) {
 		if (result == 0)
-			port_sent(service);
+			port_sent(t, service);
 		if (e->has_fd)
 			entry_unpin(e);
 		/* Who reads a file is not told to come again. */

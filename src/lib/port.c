@@ -11,6 +11,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
+#include <wire/port_clock.h>
 
 #include <kshared/port.h>
 
@@ -58,7 +59,7 @@ static int hello_recv(int sock, struct port_hello *ret, int ret_fds[PORT_FDS_MAX
 		return -ECONNREFUSED;
 	if (r < 0)
 		return r;
-	if (ret->magic != PORT_SERVE_MAGIC || ret->result > 0 || ret->result < -4095)
+	if (ret->magic != PORT_SERVE_MAGIC || !port_result_sane(ret->result))
 		return -EPROTO;
 	return ret->result;
 }
@@ -136,8 +137,8 @@ static int pool_take(struct kport *p, const struct port_hello *h, int fd)
 static int bell_take(struct kport *p, const struct port_hello *h, int *fd, bool trusted)
 {
 	switch (h->bell) {
-	case PORT_BELL_EVENTFD:
-		if (!port_is_eventfd(*fd))
+	case PORT_BELL_TIMERFD:
+		if (!port_is_timerfd(*fd))
 			return -EPROTO;
 		break;
 	case PORT_BELL_BPF:
@@ -217,6 +218,7 @@ int port_client_new(struct kport **ret, int sock, bool write, unsigned int flags
 	pthread_mutex_init(&p->lock, NULL);
 	p->sock = sock;
 	p->flags = flags;
+	p->clock_offset_ns = port_clock_offset();
 	p->bell_fd = -1;
 	p->key = -1;
 	if (flags & KPORT_STRICT)
@@ -357,6 +359,8 @@ int kport_info(struct kport *p, struct kport_info *ret)
 	r = port_sampled(p, &info.sample_ns, &info.writes);
 	if (r < 0)
 		return api_result(r);
+	if (info.sample_ns)
+		info.sample_ns += (uint64_t)p->clock_offset_ns;
 	if (!p->gone)
 		p->gone = port_hung_up(p->sock);
 	info.gone = p->gone;

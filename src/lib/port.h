@@ -43,7 +43,8 @@ int port_recv(int sock, void *msg, size_t len, int ret_fds[PORT_FDS_MAX], unsign
 int port_send(int sock, const void *msg, size_t len, const int *fds, unsigned int nr_fds);
 int port_memory(const char *name, size_t len, void **ret);
 int port_memory_len(int fd, uint64_t *ret);
-bool port_is_eventfd(int fd);
+bool port_is_timerfd(int fd);
+void port_ring(int fd);
 bool port_is_bpf_program(int fd);
 bool port_hung_up(int sock);
 uint64_t port_now_ns(void);
@@ -56,8 +57,9 @@ uint64_t port_now_ns(void);
  * @size, @period_ns: as they were when the page was checked
  * @about: a copy of all that comes before the data, checked; nothing of it is read from the page again
  * @bell: the pool's memory; NULL: opened for reading
- * @bell_fd: an eventfd or a BPF program
+ * @bell_fd: a timerfd or a BPF program
  * @spin_ns: port_spin_ns()
+ * @clock_offset_ns: port_clock_offset()
  * @polled: a write was left to the server's next look
  */
 struct kport {
@@ -66,6 +68,7 @@ struct kport {
 	const char *data;
 	uint64_t size;
 	uint64_t period_ns;
+	int64_t clock_offset_ns;
 	uint64_t page_len;
 	struct port_head *about;
 	unsigned int flags;

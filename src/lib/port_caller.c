@@ -5,7 +5,7 @@
  * A caller may do anything with the memory that it shares with us, at any time. So bell and bytes are copied once, and what is
  * checked and used is the copy: a caller that changes them meanwhile has the old or the new carried out, or a mixture, all of which it might
  * have written as well. Its memory cannot shrink, and nobody waits for it: it is woken, not asked. Nothing is read of its socket or its
- * eventfd.
+ * bell.
  *
  * Shadow bytes are looked at before anything is taken, and every period. If they have changed, nothing is taken, and the policy of
  * the server says what becomes of the caller.
@@ -17,7 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/epoll.h>
-#include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/mman.h>
 #include <sys/pidfd.h>
 #include <sys/resource.h>
@@ -57,8 +57,8 @@ static void caller_free(struct caller *c)
 		close(c->sock);
 	if (c->pidfd >= 0)
 		close(c->pidfd);
-	if (c->eventfd >= 0)
-		close(c->eventfd);
+	if (c->bell_fd >= 0)
+		close(c->bell_fd);
 	free(c);
 }
 
@@ -82,7 +82,7 @@ void caller_drop(struct kport_server *s, struct caller *c)
 	/* Copies of these descriptors may be anywhere, and would keep them in the epoll. */
 	epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->sock, NULL);
 	if (c->bell) {
-		epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->eventfd, NULL);
+		epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->bell_fd, NULL);
 		wake(c, -EPIPE, load(&c->bell->request));
 		TAILQ_REMOVE(&s->writers, c, link);
 	} else {
@@ -92,31 +92,57 @@ void caller_drop(struct kport_server *s, struct caller *c)
 	TAILQ_INSERT_TAIL(&s->dead, c, link);
 }
 
-/* The process's name, by a number that is its own as long as it lives. */
-static void read_comm(int pidfd, char ret[16])
+/*
+ * What /proc says of a process in @file. The number is its own as long as it lives, and so it is asked afterwards whether it does.
+ * Return: length of the text, which ends in 0; -1: it has ended.
+ */
+static ssize_t read_proc(int pidfd, const char *file, char *ret, size_t size)
 {
 	char path[64], text[512], *at;
 	ssize_t n;
 
 	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
 	cleanup_fd int info = open(path, O_RDONLY | O_CLOEXEC);
-	if (info < 0)
-		return;
-	n = read(info, text, sizeof(text) - 1);
+	n = info < 0 ? -1 : read(info, text, sizeof(text) - 1);
 	text[n < 0 ? 0 : n] = '\0';
 	at = strstr(text, "\nPid:\t");
 	if (!at)
+		return -1;
+	snprintf(path, sizeof(path), "/proc/%d/%s", atoi(at + strlen("\nPid:\t")), file);
+	cleanup_fd int fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, ret, size - 1);
+	ret[n < 0 ? 0 : n] = '\0';
+	return n < 0 || pidfd_send_signal(pidfd, 0, NULL, 0) < 0 ? -1 : n;
+}
+
+static void read_comm(int pidfd, char ret[16])
+{
+	char text[16];
+
+	if (read_proc(pidfd, "comm", text, sizeof(text)) < 0)
 		return;
-	snprintf(path, sizeof(path), "/proc/%d/comm", atoi(at + strlen("\nPid:\t")));
-	cleanup_fd int comm = open(path, O_RDONLY | O_CLOEXEC);
-	if (comm < 0)
-		return;
-	n = read(comm, text, 15);
-	if (n <= 0 || pidfd_send_signal(pidfd, 0, NULL, 0) < 0)
-		return;
-	text[n] = '\0';
 	text[strcspn(text, "\n")] = '\0';
 	strcpy(ret, text);
+}
+
+/*
+ * Is it still the user's who opened the port? It may have executed a set-user-ID program since then, which the one who has its memory now may
+ * not kill.
+ */
+static bool is_still_users(const struct caller *c)
+{
+	unsigned int uid[4] = { 0 };
+	char text[2048], *at;
+
+	if (read_proc(c->pidfd, "status", text, sizeof(text)) < 0)
+		return false;
+	at = strstr(text, "\nUid:");
+	if (!at || sscanf(at, "\nUid: %u %u %u %u", &uid[0], &uid[1], &uid[2], &uid[3]) != 4)
+		return false;
+	for (int i = 0; i < 4; i++)
+		if (uid[i] != c->who.uid)
+			return false;
+	return true;
 }
 
 static void punish(struct kport_server *s, struct caller *c, int64_t offset, uint32_t bytes)
@@ -129,7 +155,8 @@ static void punish(struct kport_server *s, struct caller *c, int64_t offset, uin
 	if (c->pidfd >= 0)
 		read_comm(c->pidfd, e.comm);
 	if (e.done == KPORT_KILL &&
-	    (c->pidfd < 0 || pidfd_send_signal(c->pidfd, SIGKILL, NULL, 0) < 0))
+	    (c->pidfd < 0 || !is_still_users(c) ||
+	     pidfd_send_signal(c->pidfd, SIGKILL, NULL, 0) < 0))
 		e.done = KPORT_REVOKE;
 	if (e.done == KPORT_LOG) {
 		sbr_put(&c->sbr, c->pool, s->pool_size);
@@ -251,8 +278,8 @@ static int pool_new(struct kport_server *s, struct caller *c)
 		return r;
 	sbr_put(&c->sbr, c->pool, s->pool_size);
 	caller_set_awake(c, s->awake);
-	c->eventfd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	return c->eventfd < 0 ? -errno : take_fd(&fd);
+	c->bell_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
+	return c->bell_fd < 0 ? -errno : take_fd(&fd);
 }
 
 static int say_hello(struct kport_server *s, struct caller *c, bool writer)
@@ -264,16 +291,16 @@ static int say_hello(struct kport_server *s, struct caller *c, bool writer)
 	if (writer && pool < 0)
 		return pool;
 	if (writer) {
-		h.bell = PORT_BELL_EVENTFD;
+		h.bell = PORT_BELL_TIMERFD;
 		h.pool_off = (uint64_t)(c->pool - (char *)c->bell);
 		h.pool_size = s->pool_size;
 		fds[1] = pool;
-		fds[2] = c->eventfd;
+		fds[2] = c->bell_fd;
 	}
 	r = watch(s, c->sock, 0, &c->socket);
 	if (r == 0 && writer)
 		/* By edges, since it is never read. */
-		r = watch(s, c->eventfd, EPOLLIN | EPOLLET, &c->bell_source);
+		r = watch(s, c->bell_fd, EPOLLIN | EPOLLET, &c->bell_source);
 	return r < 0 ? r : port_send(c->sock, &h, sizeof(h), fds, writer ? 3 : 1);
 }
 
@@ -312,7 +339,7 @@ int port_server_accept(struct kport_server *s, const struct port_open *m, int so
 	c->bell_source = (struct source){ SOURCE_BELL, c };
 	c->sock = sock;
 	c->pidfd = pidfd;
-	c->eventfd = -1;
+	c->bell_fd = -1;
 	c->who = (struct kport_writer){ .uid = m->uid, .gid = m->gid, .pid = m->pid };
 	if (!writer)
 		cleanup_close_p(&c->pidfd); /* it is never killed */
@@ -325,8 +352,8 @@ int port_server_accept(struct kport_server *s, const struct port_open *m, int so
 		refusal.result = r;
 		port_send(sock, &refusal, sizeof(refusal), NULL, 0);
 		epoll_ctl(s->epoll, EPOLL_CTL_DEL, sock, NULL);
-		if (c->eventfd >= 0)
-			epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->eventfd, NULL);
+		if (c->bell_fd >= 0)
+			epoll_ctl(s->epoll, EPOLL_CTL_DEL, c->bell_fd, NULL);
 		caller_free(c);
 		return r;
 	}

@@ -12,6 +12,8 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/timerfd.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -23,6 +25,10 @@
 
 #ifndef MFD_NOEXEC_SEAL
 #define MFD_NOEXEC_SEAL 0x0008U
+#endif
+
+#ifndef TFD_IOC_SET_TICKS
+#define TFD_IOC_SET_TICKS _IOW('T', 0, uint64_t)
 #endif
 
 #define BPF_MAP_ARRAY 2
@@ -218,13 +224,23 @@ int port_memory_len(int fd, uint64_t *ret)
 	return *ret ? 0 : -EPROTO;
 }
 
-/** port_is_eventfd() - and made so that a write to it does not wait. */
-bool port_is_eventfd(int fd)
+/** port_is_timerfd() - something that port_ring() can ring without ever waiting? */
+bool port_is_timerfd(int fd)
 {
-	int flags = fcntl(fd, F_GETFL);
+	return is_linked(fd, "anon_inode:[timerfd]");
+}
 
-	return is_linked(fd, "anon_inode:[eventfd]") && flags >= 0 &&
-		fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0;
+/**
+ * port_ring() - make a timerfd readable, and wake who polls it, also if it was readable before.
+ * Unlike a write to an eventfd or a pipe neither call can be made to wait, by whatever flags and contents others give the open file.
+ */
+void port_ring(int fd)
+{
+	const struct itimerspec past = { .it_value = { .tv_nsec = 1 } };
+	const uint64_t one = 1;
+
+	if (ioctl(fd, TFD_IOC_SET_TICKS, &one) < 0)
+		timerfd_settime(fd, TFD_TIMER_ABSTIME, &past, NULL);
 }
 
 /** port_is_bpf_program() - one that bpf(BPF_PROG_RUN) runs in the caller's own context? */

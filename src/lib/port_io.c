@@ -122,6 +122,15 @@ static bool try_read(const struct kport *p, void *buf, size_t len, uint64_t offs
 	return load(&h->seq) == seq;
 }
 
+/* One that is from the future is as little believed as one that is old. */
+static bool is_fresh(const struct kport *p, uint64_t sample_ns)
+{
+	uint64_t now = port_now_ns() - (uint64_t)p->clock_offset_ns;
+
+	return port_age_ns(sample_ns, now) / 3 <= p->period_ns &&
+		port_age_ns(now, sample_ns) / 3 <= p->period_ns;
+}
+
 /* What kport_read() leaves to do: errors, KPORT_STRICT, KPORT_FRESH. */
 static __attribute__((noinline)) ssize_t read_carefully(const struct kport *p, void *buf,
 							size_t len, uint64_t offset)
@@ -137,8 +146,7 @@ static __attribute__((noinline)) ssize_t read_carefully(const struct kport *p, v
 			port_relax();
 			continue;
 		}
-		if ((p->flags & KPORT_FRESH) && p->period_ns &&
-		    port_age_ns(sample_ns, port_now_ns()) / 3 > p->period_ns) {
+		if ((p->flags & KPORT_FRESH) && p->period_ns && !is_fresh(p, sample_ns)) {
 			errno = ESTALE;
 			return -1;
 		}
@@ -254,22 +262,13 @@ static void futex_wait(const struct kport *p, uint32_t *at, uint32_t seen)
 	__atomic_store_n(&p->bell->waiting, 0, __ATOMIC_RELAXED);
 }
 
-static void ring_eventfd(const struct kport *p)
-{
-	const uint64_t one = 1;
-
-	/* If it is full, its server has not looked yet. */
-	if (write(p->bell_fd, &one, sizeof(one)) < 0)
-		return;
-}
-
 /**
  * port_spin_ns() - how long to look again and again for what a server does: not at all if it cannot run meanwhile.
  * Asked once for each port: it reads a file.
  */
 uint64_t port_spin_ns(enum port_bell_kind bell)
 {
-	return bell == PORT_BELL_EVENTFD && sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0;
+	return bell == PORT_BELL_TIMERFD && sysconf(_SC_NPROCESSORS_ONLN) > 1 ? SPIN_NS : 0;
 }
 
 /* Wait until the last request is done. */
@@ -278,12 +277,12 @@ static int await(struct kport *p)
 	struct port_bell *b = p->bell;
 	uint32_t request = load(&b->request), done = load_acquire(&b->done);
 	uint64_t since_ns, spin_until_ns, now;
-	bool rung = p->bell_kind != PORT_BELL_EVENTFD;
+	bool rung = p->bell_kind != PORT_BELL_TIMERFD;
 	int32_t result;
 
 	if (done != request) {
 		if (!rung && !__atomic_load_n(&b->awake, __ATOMIC_SEQ_CST)) {
-			ring_eventfd(p);
+			port_ring(p->bell_fd);
 			rung = true;
 		}
 		since_ns = now = port_now_ns();
@@ -295,7 +294,7 @@ static int await(struct kport *p)
 				continue;
 			}
 			if (!rung) {
-				ring_eventfd(p);
+				port_ring(p->bell_fd);
 				rung = true;
 			}
 			p->gone = port_hung_up(p->sock);
@@ -312,7 +311,7 @@ static int await(struct kport *p)
 	/* Shut out, unless the resource says so of itself. */
 	if (result == -EPIPE)
 		p->gone = port_hung_up(p->sock);
-	return result > 0 || result < -4095 ? -EPROTO : result;
+	return port_result_sane(result) ? result : -EPROTO;
 }
 
 /* Have a BPF program take it, in this thread. */
@@ -327,7 +326,7 @@ static int run_bpf(const struct kport *p, size_t len, uint64_t offset)
 	if (syscall(SYS_bpf, BPF_PROG_RUN, &attr, sizeof(attr)) < 0)
 		return -errno;
 	result = (int32_t)attr.test.retval;
-	return result > 0 || result < -4095 ? -EPROTO : result;
+	return port_result_sane(result) ? result : -EPROTO;
 }
 
 /* Tell the server of bytes in the pool; the lock is held. */

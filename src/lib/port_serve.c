@@ -3,7 +3,7 @@
  * port_serve.c - serving a port: its page, its events. See kshared/port.h for the contract.
  *
  * The daemon has the other end of a socket, by which it tells of each who may open (wire/port_serve.h). All else is between us and
- * those (port_caller.c). There is one epoll: the daemon's socket; each caller's, which hangs up; each writer's eventfd; and a timer,
+ * those (port_caller.c). There is one epoll: the daemon's socket; each caller's, which hangs up; each writer's bell; and a timer,
  * which runs while somebody may write or data is published regularly.
  *
  * A program that calls kport_server_dispatch() again and again without waiting is awake: it looks at the bells, asks the epoll at most
@@ -21,6 +21,7 @@
 #include <sys/socket.h>
 #include <sys/timerfd.h>
 #include <unistd.h>
+#include <wire/port_clock.h>
 
 #include "lib/conn.h"
 #include "lib/port_server.h"
@@ -126,7 +127,7 @@ int server_publish(struct kport_server *s)
 {
 	struct resource *r = s->r;
 	int err = r->rops.read ? r->rops.read(r) : 0;
-	uint64_t sample_ns = port_now_ns();
+	uint64_t sample_ns = port_now_ns() - (uint64_t)s->clock_offset_ns;
 
 	if (err < 0)
 		return err;
@@ -193,6 +194,7 @@ static int server_init(struct kport_server *s, const char *name, const struct kp
 	r = page_new(s, name, fields, nr_fields);
 	if (r < 0)
 		return r;
+	s->clock_offset_ns = port_clock_offset();
 	s->epoll = epoll_create1(EPOLL_CLOEXEC);
 	s->timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK);
 	if (s->epoll < 0 || s->timer < 0)

@@ -22,7 +22,7 @@ struct source {
  * @socket, @bell_source: what its events in the epoll point to
  * @sock: never read; hangs up
  * @pidfd: -1: none
- * @eventfd: rung by the caller; never read
+ * @bell_fd: a timerfd that is never set: rung by the caller; never read
  * @bell: the memory that is shared with it; NULL: it only reads
  * @pool: in there
  * @len: of it all, bytes
@@ -41,7 +41,7 @@ struct caller {
 	uint32_t taken;
 	int sock;
 	int pidfd;
-	int eventfd;
+	int bell_fd;
 	bool dead;
 };
 
@@ -58,6 +58,7 @@ TAILQ_HEAD(callers, caller);
  * @awake: nobody rings, since we look all the time
  * @idle_looks: looks without waiting, one soon after the other
  * @looked_ns: when that was
+ * @clock_offset_ns: port_clock_offset()
  * @asked_ns: when the epoll was asked last
  */
 struct kport_server {
@@ -81,6 +82,7 @@ struct kport_server {
 	bool awake;
 	unsigned int idle_looks;
 	uint64_t looked_ns;
+	int64_t clock_offset_ns;
 	uint64_t asked_ns;
 };
 

@@ -62,7 +62,7 @@ enum port_type {
  * @name: of the page
  * @seq: odd while data is being written
  * @writes: passes so far
- * @sample_ns: CLOCK_MONOTONIC when the data was read from the kernel; 0: never yet. Part of what seq protects.
+ * @sample_ns: CLOCK_MONOTONIC of the initial time namespace (port_clock.h) when the data was read from the kernel; 0: never yet. Part of what seq protects.
  * @generation: of the publisher: another one after each restart
  */
 struct port_head {

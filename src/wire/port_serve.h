@@ -15,7 +15,7 @@
  *
  * Who trusts whom. The server believes the daemon. It believes nothing of a client's: what is in the pool it copies once, and
  * checks the copy. A client takes of its server only memory that cannot shrink under it (F_SEAL_SHRINK, or a BPF map),
- * a bell that is an eventfd, and one that is a BPF program only of the daemon's own server: it runs with the client's rights.
+ * a bell that is a timerfd, and one that is a BPF program only of the daemon's own server: it runs with the client's rights.
  *
  * The pool:
  *
@@ -33,15 +33,17 @@
  * (acquire) copies the bell and the bytes, does what there is to do, stores result, then done = the request that it took (release), and
  * wakes who waits on done (futex), if waiting says that somebody does: it is set before, and each side has a full fence between its store and its load. A client has one request under way; one that rings again before it is done, or
  * changes the bytes meanwhile, has one of the two carried out, whole or torn: what is carried out is what was copied
- * and checked. PORT_BELL_EVENTFD: if the server is not awake (bell.awake), the client adds 1 to the eventfd, after its store of request and a full
+ * and checked. PORT_BELL_TIMERFD: if the server is not awake (bell.awake), the client makes the timerfd readable, after its store of request and a full
  * fence; the server that goes to sleep clears awake, has a full fence, and looks once more. So one of the two sees the other's store.
- * A client whose server said to be awake, and does not answer at once, rings all the same. The server never reads the eventfd, which its
- * client may have made to wait, or have emptied: it looks at the bell each time that it is rung.
+ * A client whose server said to be awake, and does not answer at once, rings all the same. Neither side can
+ * be made to wait by what the other does to that file (a write to an eventfd could be), and the server never reads it: it looks at the bell each time that it is rung.
  */
 #ifndef KSHARED_WIRE_PORT_SERVE_H
 #define KSHARED_WIRE_PORT_SERVE_H
 
 #ifndef __bpf__
+#include <errno.h>
+#include <stdbool.h>
 #include <stdint.h>
 #else
 typedef unsigned long long uint64_t;
@@ -92,9 +94,11 @@ struct port_open {
 	char name[256];
 };
 
+#define PORT_ERRNO_END 134 /* of what Linux gives to programs */
+
 enum port_bell_kind {
 	PORT_BELL_NONE = 0, /* no pool */
-	PORT_BELL_EVENTFD,
+	PORT_BELL_TIMERFD,
 	PORT_BELL_BPF, /* a BPF program of type syscall, with struct port_ring as its context */
 };
 
@@ -128,6 +132,17 @@ struct port_ring {
 	uint64_t off;
 	uint64_t len;
 };
+
+#ifndef __bpf__
+/**
+ * port_result_sane() - can what a server says be handed on as an error? Not a number that is none, nor one by which who asks is made to ask
+ * again (EINTR), or the kernel never to ask anybody again (ENOSYS of a FUSE file).
+ */
+static inline bool port_result_sane(int32_t result)
+{
+	return result <= 0 && result > -PORT_ERRNO_END && result != -EINTR && result != -ENOSYS;
+}
+#endif
 
 _Static_assert(sizeof(struct port_open) == 40 + 256, "ABI");
 _Static_assert(sizeof(struct port_hello) == 40, "ABI");

@@ -13,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -256,7 +257,7 @@ static void lying_server(struct input *in)
 	h.result = what & 16 ? (int32_t)take_word(in) : 0;
 	fds[0] = fill_memory(in, what & 32 ? PAGE : 8 * PAGE, true);
 	fds[1] = fill_memory(in, 2 * PAGE, false);
-	fds[2] = eventfd(0, EFD_CLOEXEC);
+	fds[2] = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	assert(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) == 0);
 	assert(port_send(pair[1], &h, sizeof(h) - (what == 255), fds, what & 64 ? 3 : 1) == 0);
 	close(pair[1]);

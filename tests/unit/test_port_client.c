@@ -6,6 +6,7 @@
 
 #include <fcntl.h>
 #include <sys/eventfd.h>
+#include <sys/timerfd.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -330,7 +331,7 @@ static struct fake fake_new(void)
 {
 	const int seals = F_SEAL_SHRINK | F_SEAL_GROW;
 	struct fake f = { .hello = { .magic = PORT_SERVE_MAGIC,
-				     .bell = PORT_BELL_EVENTFD,
+				     .bell = PORT_BELL_TIMERFD,
 				     .pool_off = PAGE,
 				     .pool_size = 64 },
 			  .nr_fds = 3,
@@ -338,7 +339,7 @@ static struct fake fake_new(void)
 
 	f.page = make_memory(PAGE, seals, fill_page);
 	f.pool = make_memory(2 * PAGE, seals, NULL);
-	f.bell = eventfd(0, EFD_CLOEXEC);
+	f.bell = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
 	return f;
 }
 

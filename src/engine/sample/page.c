@@ -8,7 +8,9 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <time.h>
+#include <stdbool.h>
 #include <unistd.h>
+#include <wire/port_clock.h>
 
 #ifndef F_SEAL_FUTURE_WRITE
 #define F_SEAL_FUTURE_WRITE 0x0010
@@ -57,10 +59,15 @@ void sample_page_drop(struct sample_page *p)
 
 uint64_t sample_now_ns(void)
 {
+	static bool asked;
+	static int64_t offset;
 	struct timespec t;
 
+	if (!asked)
+		offset = port_clock_offset();
+	asked = true;
 	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec * 1000000000ULL + t.tv_nsec;
+	return t.tv_sec * 1000000000ULL + t.tv_nsec - (uint64_t)offset;
 }
 
 int sample_read(int fd, char *text, size_t size)

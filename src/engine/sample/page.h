@@ -30,7 +30,7 @@ void sample_page_write(struct sample_page *p, const void *data, uint64_t sampled
 /** sample_page_drop() - unmap and close. */
 void sample_page_drop(struct sample_page *p);
 
-/** sample_now_ns() - CLOCK_MONOTONIC. */
+/** sample_now_ns() - CLOCK_MONOTONIC of the initial time namespace. One thread. */
 uint64_t sample_now_ns(void);
 
 /**

@@ -214,7 +214,7 @@ static int sample_clock(struct sampler *s, struct sample_page *p)
 {
 	struct port_clock c;
 
-	c.monotonic = now_ns(CLOCK_MONOTONIC);
+	c.monotonic = sample_now_ns();
 	c.boottime = now_ns(CLOCK_BOOTTIME);
 	c.tai = now_ns(CLOCK_TAI);
 	sample_page_write(p, &c, c.monotonic);
