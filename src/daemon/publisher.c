@@ -256,10 +256,15 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
 }
 
-/* The keeper has nothing to say unless it is asked. */
+/* Unless it is asked the keeper only wants to know whether we live. */
 static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
-	_exit(0);
+	struct pub_kept m;
+
+	if (recv(fd, &m, sizeof(m), MSG_DONTWAIT) != sizeof(m) || m.op != PUB_ALIVE)
+		_exit(0);
+	publish_tell(PUB_ALIVE, 0, 0, -1);
+	return 0;
 }
 
 static int start(struct publish *p)

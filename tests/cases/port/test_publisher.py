@@ -24,6 +24,22 @@ def cgroup2():
     return found[0] if found and os.geteuid() == 0 else None
 
 
+def freezer():
+    """Where groups can be made of which no process ends while they are frozen; None: nowhere."""
+    with open("/proc/self/mounts") as file:
+        found = [line.split()[1] for line in file
+                 if line.split()[2] == "cgroup" and "freezer" in line.split()[3].split(",")]
+    return found[0] if found and os.geteuid() == 0 else None
+
+
+def remove_freezer(group):
+    """Let go what is in such a group, and wait until it has ended."""
+    if os.path.exists(group):
+        with open(os.path.join(group, "freezer.state"), "w") as file:
+            file.write("THAWED")
+        harness.wait_until(lambda: harness.errno_of(os.rmdir, group) == 0, "the group is empty", timeout=10)
+
+
 class PublisherCase(harness.FolderCase):
     descriptor_slack = 1  # the keeper's channel to it
 
@@ -147,18 +163,41 @@ class Death(PublisherCase):
             self.assertLess(time.monotonic() - started, 10 * harness.SCALE)
         self.publisher()
 
-    def test_of_a_stopped_one_only_readers_know(self):
-        self.text("load")
-        pid = self.publisher()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+    @harness.timeout(60)
+    def test_of_one_that_is_stopped(self):
+        """Only readers notice, and it is replaced: whoever has it open learns of that."""
+        with ports.Page(self.folder, "load") as page:
+            pid = self.publisher()
+            os.kill(pid, signal.SIGSTOP)
             started = time.monotonic()
             self.assertErrno(errno.ETIMEDOUT, self.text, "load")
             self.assertEqual(self.cli("status").returncode, 0)
             os.stat(self.path("srv"))
             self.assertLess(time.monotonic() - started, 5 * harness.SCALE)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+            harness.wait_until(page.is_gone, "it is killed", timeout=20)
+            harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
+            self.assertNotEqual(self.publisher(), pid)
+
+    @harness.timeout(60)
+    def test_of_one_that_does_not_end(self):
+        """A process that hangs in the kernel does not even die: it is left behind."""
+        top = freezer()
+        if not top:
+            self.skipTest("there is no freezer from which nothing can be killed")
+        self.text("load")
+        pid = self.publisher()
+        group = os.path.join(top, f"kshared-test-{os.getpid()}")
+        os.mkdir(group)
+        self.addCleanup(remove_freezer, group)
+        for name, value in (("cgroup.procs", str(pid)), ("freezer.state", "FROZEN")):
+            with open(os.path.join(group, name), "w") as file:
+                file.write(value)
+        self.assertErrno(errno.ETIMEDOUT, self.text, "load")
+        harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
+        self.assertTrue(harness.is_alive(pid), "that it could not be killed is what is tested here")
+        self.assertEqual(len(ports.publishers(self.folder)), 2)
+        remove_freezer(group)
+        self.assertFalse(harness.is_alive(pid))
         self.assertTrue(self.text("load"))
 
     def test_of_the_worker(self):
