@@ -246,7 +246,7 @@ static void test_any_context_does_what_a_model_says(void **unused)
 
 struct racer {
 	const struct client *c;
-	volatile bool end;
+	_Atomic bool end;
 	uint64_t rounds, busy, other;
 	uint64_t mark;
 };
