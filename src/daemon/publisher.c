@@ -303,9 +303,9 @@ int publish_run(const struct config *c)
 	p.config = c;
 	prctl(PR_SET_NAME, "ksharedd-port");
 	signal(SIGPIPE, SIG_IGN);
-	r = start(&p);
-	if (r >= 0 && !c->foreground)
+	if (!c->foreground)
 		log_to_background("ksharedd");
+	r = start(&p);
 	if (r >= 0)
 		r = sd_event_loop(p.event);
 	if (r < 0)

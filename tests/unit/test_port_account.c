@@ -465,8 +465,10 @@ int main(void)
 	};
 
 #ifdef __SANITIZE_THREAD__
-	print_message("1..0 # SKIP the sanitizer has a thread of its own, which is counted\n");
-	return 77;
-#endif
+	(void)tests;
+	puts("1..0 # SKIP the sanitizer has a thread of its own, which is counted");
+	return 0;
+#else
 	return cmocka_run_group_tests(tests, setup, teardown);
+#endif
 }

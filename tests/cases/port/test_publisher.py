@@ -141,6 +141,22 @@ class Pages(PublisherCase):
         self.assertIn(source, (b"bpf", b"sampler"))
 
 
+class Sandbox(PublisherCase):
+    def test_it_can_gain_no_privileges_and_is_filtered(self):
+        self.text("load")
+        with open(f"/proc/{self.publisher()}/status") as file:
+            now = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        self.assertEqual(now["NoNewPrivs"], "1")
+        # BPF, PERFMON, SYSLOG, NET_ADMIN, KILL; and DAC_OVERRIDE, which is raised while pages are loaded.
+        allowed = {39, 38, 34, 12, 5}
+        for name, expected in (("CapEff", allowed), ("CapPrm", allowed | {1})):
+            found = int(now[name], 16)
+            self.assertEqual({bit for bit in range(64) if found >> bit & 1}, expected, name)
+        if not self.folder.status()["features"]["sandbox"]:
+            self.skipTest("built without the filter")
+        self.assertEqual(now["Seccomp"], "2")
+
+
 class Death(PublisherCase):
     def test_of_the_publisher(self):
         with ports.Page(self.folder, "load") as page:
