@@ -2,6 +2,8 @@
 /*
  * test_port_account.c - accounts of processes and control groups: whose they are, what happens when those end, how many there may be.
  * What the numbers are is test_port_equal's matter.
+ *
+ * UNDER_VALGRIND = False: it knows too little of bpf(2).
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -16,6 +16,8 @@ sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), up) for
 import harness  # noqa: E402
 import ports  # noqa: E402
 
+UNDER_VALGRIND = False
+
 
 def cgroup2():
     """Where control groups of the second version can be made; None: nowhere."""
