@@ -26,7 +26,10 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#ifndef IDLE_USEC /* less for a test */
 #define IDLE_USEC 60000000ULL
+#endif
+#define IDLE_SLACK_USEC (IDLE_USEC / 60)
 #define CLIENTS_MAX 16384
 #define CLIENTS_UID_MAX 1024
 
@@ -285,7 +288,7 @@ static int start(struct publish *p)
 		r = sd_event_add_io(p->event, NULL, PUBLISHER_KEEPER, EPOLLIN, on_keeper, NULL);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->idle, CLOCK_MONOTONIC, IDLE_USEC,
-					       1000000, on_idle, p);
+					       IDLE_SLACK_USEC, on_idle, p);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->sample, CLOCK_MONOTONIC, 0, 1000,
 					       on_sample, p);

@@ -228,6 +228,55 @@ class Death(PublisherCase):
         self.assertTrue(self.text("load"))
 
 
+class Idle(PublisherCase):
+    """With a daemon that waits for a fifth of a second where an ordinary one waits for a minute."""
+
+    def setUp(self):
+        self.folder = harness.Folder(daemon="ksharedd-hasty")
+        self.addCleanup(self.end_folder)
+        self.folder.start()
+
+    def end_folder(self):
+        self.folder.take_down()
+        self.folder.force_down()
+        self.folder.delete()
+
+    def ended(self):
+        harness.wait_until(lambda: not ports.publishers(self.folder), "it ends by itself")
+
+    def test_it_ends_when_nobody_uses_it_and_comes_again(self):
+        with ports.Page(self.folder, "load") as page:
+            pid, first = self.publisher(), page.sample_ns()
+            harness.wait_until(lambda: page.sample_ns() > first + 10**9, "a second of samples")
+            self.assertEqual(self.publisher(), pid, "not while somebody has a page")
+            self.assertFalse(page.is_gone())
+        self.ended()
+        self.assertTrue(self.text("load"))
+        self.assertNotEqual(self.publisher(), pid)
+        self.ended()
+        with open(self.folder.log) as file:
+            self.assertEqual(file.read(), "", "that it ends is nothing to tell of")
+
+    def test_it_stays_while_there_is_a_rule(self):
+        top = cgroup2()
+        if not top:
+            self.skipTest("there is no cgroup2 to make a group in")
+        group = os.path.join(top, f"kshared-test-{os.getpid()}")
+        os.mkdir(group)
+        self.addCleanup(os.rmdir, group)
+        fd = self.opened(group, os.O_RDONLY | os.O_DIRECTORY)
+        with ports.Page(self.folder, "load"):
+            if ports.post(self.folder, "rule", fd, 0o644, ports.RULE) == -errno.EOPNOTSUPP:
+                self.skipTest("this kernel has no rules")
+            pid = self.publisher()
+            many = len(os.listdir(f"/proc/{pid}/fd"))
+        harness.wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) < many - 10, "it lets its pages go")
+        self.assertEqual(self.publisher(), pid)
+        self.assertTrue(self.text("rule"))
+        self.assertEqual(ports.remove(self.folder, "rule"), 0)
+        self.ended()
+
+
 class End(harness.FolderCase):
     def test_nothing_is_left(self):
         """Of a folder of its own, which is taken down, or whose keeper is killed."""
