@@ -138,8 +138,8 @@ class Pages(PublisherCase):
         done = self.cli("status", "--json")
         self.assertEqual(done.returncode, 0)
         features = json.loads(done.stdout)["features"]
-        if "bpf" in features:  # the command's to say
-            self.assertEqual(features["bpf"], source == b"bpf")
+        self.assertIs(features["bpf"], source == b"bpf")
+        self.assertRegex(self.cli("status").stdout, r"(?m)^bpf +(yes$|no: \S)")
         self.assertIn(source, (b"bpf", b"sampler"))
 
 
