@@ -85,10 +85,8 @@ struct kshared_entry {
 #define KSHARED_FEATURE_EPOCH (1u << 4) /* names are cached by the kernel */
 #define KSHARED_FEATURE_SANDBOX (1u << 5) /* the worker runs under a seccomp filter */
 #define KSHARED_FEATURE_PTRACE (1u << 6) /* descriptors of other users can be posted by number */
-
 #define KSHARED_FEATURE_BPF \
-	(1u                 \
-	 << 7) /* pages of ports are written by BPF programs (else: read from /proc now and then) */
+	(1u << 7) /* pages of ports are written by BPF (else: read from /proc) */
 
 /**
  * struct kshared_status - the daemon as a whole.

@@ -24,6 +24,7 @@ static const struct {
 	{ KSHARED_FEATURE_SANDBOX, "sandbox", "the worker has no seccomp filter" },
 	{ KSHARED_FEATURE_PTRACE, "ptrace",
 	  "only the daemon's user can post by number; others use the library" },
+	{ KSHARED_FEATURE_BPF, "bpf", "ports of the kernel's are read from /proc now and then" },
 };
 
 #define NR_FEATURES (sizeof(features) / sizeof(features[0]))

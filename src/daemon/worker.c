@@ -35,7 +35,7 @@
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
-#define RETELL_USEC 500000
+#define AGAIN_USEC 500000
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* entries' descriptors that a worker keeps at hand */
 #define CONNS_MAX 4096
@@ -61,9 +61,10 @@ struct worker {
 	struct poller *poller;
 	struct fuse *fuse;
 	struct ctl *ctl;
+	int publisher;
 	sd_event *event;
 	sd_event_source *sweep;
-	sd_event_source *retell;
+	sd_event_source *again;
 	int64_t reclaimed_ms;
 	struct aside *aside;
 	struct aside *closers; /* apart, so that calls that hang do not keep descriptors open */
@@ -183,20 +184,19 @@ static void removed(struct tree *t, struct entry *e)
 		fuse_removed(w->fuse, e);
 }
 
-/* The publisher's socket is full, because it is stopped, or new in a crowd: try again and again. */
-static void port_untold(struct tree *t)
+static void want_port_again(struct tree *t)
 {
 	struct worker *w = t->owner;
 
-	sd_event_source_set_time_relative(w->retell, RETELL_USEC);
-	sd_event_source_set_enabled(w->retell, SD_EVENT_ONESHOT);
+	sd_event_source_set_time_relative(w->again, AGAIN_USEC);
+	sd_event_source_set_enabled(w->again, SD_EVENT_ONESHOT);
 }
 
-static int on_retell(sd_event_source *s, uint64_t usec, void *ctx)
+static int on_again(sd_event_source *s, uint64_t usec, void *ctx)
 {
 	struct worker *w = ctx;
 
-	port_restored(w->tree, true);
+	port_again(w->tree);
 	return 0;
 }
 
@@ -277,7 +277,7 @@ static void status(void *ctx, struct ctl_status *ret)
 	ret->worker_pid = (uint32_t)getpid();
 	/* The publisher is not started to find it out. */
 	ret->features |= w->shm->bpf == SHM_BPF_WORKS ||
-			(w->shm->bpf == SHM_BPF_UNTRIED && w->hello->may_bpf)
+			(w->shm->bpf == SHM_BPF_UNTRIED && (w->hello->ports & HELLO_MAY_BPF))
 		? 1u << 7
 		: 0;
 	ret->restarts = w->snapshot->restarts;
@@ -352,6 +352,17 @@ static int map_all(struct worker *w, size_t *ret_len)
 	return 0;
 }
 
+/*
+ * An older keeper has none, and nothing at its number, which must not be taken for it once something of ours is there. So it is asked for before
+ * anything is opened.
+ */
+static int find_publisher(void)
+{
+	struct stat st;
+
+	return fstat(WORKER_PUBLISHER, &st) == 0 && S_ISSOCK(st.st_mode) ? WORKER_PUBLISHER : -1;
+}
+
 static int make_relay(struct worker *w)
 {
 	struct io_uring_params params;
@@ -417,7 +428,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	w->tree->names_changed = names_changed;
 	w->tree->removed = removed;
 	w->tree->reclaim = reclaim;
-	w->tree->port_untold = port_untold;
+	w->tree->port_again = want_port_again;
 	w->tree->relay = w->relay;
 	w->tree->aside = w->aside;
 	w->tree->poller = w->poller;
@@ -426,7 +437,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	if (w->tree->proc < 0)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
-	w->tree->publisher = WORKER_PUBLISHER;
+	w->tree->publisher = w->publisher;
 	return 0;
 }
 
@@ -465,6 +476,7 @@ static int start(struct worker *w)
 	size_t len = 0;
 	int r;
 
+	w->publisher = find_publisher();
 	r = map_all(w, &len);
 	if (r < 0)
 		return r;
@@ -487,13 +499,13 @@ static int start(struct worker *w)
 	r = keep_restore(w->keep, w->tree, w->snapshot, len);
 	if (r < 0)
 		return r;
-	r = sd_event_add_time_relative(w->event, &w->retell, CLOCK_MONOTONIC, 0, 100000, on_retell,
+	r = sd_event_add_time_relative(w->event, &w->again, CLOCK_MONOTONIC, 0, 100000, on_again,
 				       w);
 	if (r >= 0)
-		r = sd_event_source_set_enabled(w->retell, SD_EVENT_OFF);
+		r = sd_event_source_set_enabled(w->again, SD_EVENT_OFF);
 	if (r < 0)
 		return r;
-	port_restored(w->tree, w->hello->rules_kept);
+	port_restored(w->tree, w->hello->ports & HELLO_RULES_KEPT);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

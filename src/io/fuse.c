@@ -162,7 +162,8 @@ uint32_t fuse_agreed(const struct fuse *f, uint64_t *flags)
 	return f->minor;
 }
 
-#define ERROR_END 512 /* errors from here on the kernel takes of no file system: who asked would wait for ever */
+#define ERROR_END \
+	512 /* errors from here on the kernel takes of no file system: who asked would wait for ever */
 
 /* The kernel refuses an answer that nobody waits for any more (ENOENT); that is no error of ours. */
 static int send_bytes(struct fuse *f, uint64_t unique, int error, const void *bytes, size_t len)

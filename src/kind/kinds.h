@@ -21,4 +21,7 @@ extern const struct kind kind_srv;
  */
 void port_restored(struct tree *t, bool rules_kept);
 
+/** port_again() - what ports have left to do: tell what the publisher has not been told, forget who has been served. */
+void port_again(struct tree *t);
+
 #endif

@@ -304,11 +304,14 @@ static int port_created(struct entry *e, struct request *rq)
 	return r;
 }
 
-/* What could not be told is told later, with all else: the worker has the hook. */
+/* Something was not told, for the publisher's socket is full, because it is stopped or new in a crowd: all is told again. */
+static bool is_untold;
+
 static void untold(struct tree *t)
 {
-	if (t->port_untold)
-		t->port_untold(t);
+	is_untold = true;
+	if (t->port_again)
+		t->port_again(t);
 }
 
 /* Nobody can open it any more. */
@@ -318,8 +321,7 @@ static void port_ended(struct entry *e)
 
 	if (p->what == PORT_WHAT_SERVICE)
 		port_queue_ended(e);
-	else if (p->what == PORT_WHAT_RULE &&
-		 tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
+	else if (p->what == PORT_WHAT_RULE && tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
 		untold(e->tree);
 }
 
@@ -351,6 +353,16 @@ void port_restored(struct tree *t, bool rules_kept)
 		r = tell(t, 0, PORT_OPEN_DROP, NULL, 0);
 	if (r < 0)
 		untold(t);
+}
+
+void port_again(struct tree *t)
+{
+	bool again = is_untold;
+
+	is_untold = false;
+	if (again)
+		port_restored(t, true);
+	port_queue_sweep(t);
 }
 
 /* By the mount a port is text, made anew at each reading from the beginning. */

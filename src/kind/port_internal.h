@@ -41,6 +41,9 @@ int port_reserve(struct entry *e, uid_t uid);
 /** port_sent() - what was reserved has been sent, or will not be. @service: its entry's number; 0: the publisher */
 void port_sent(struct tree *t, uint64_t service);
 
+/** port_queue_sweep() - forget whom servers have taken; to be called again (tree.port_again) while there are others. */
+void port_queue_sweep(struct tree *t);
+
 /** port_queue_ended() - a service's entry is gone, or its socket is another one now. */
 void port_queue_ended(struct entry *e);
 

@@ -159,6 +159,8 @@ static struct port_queue *queue_of(struct entry *e)
 	q->fd = fd;
 	DL_APPEND(services, q);
 	nr_services++;
+	if (nr_services == 1 && e->tree->port_again)
+		e->tree->port_again(e->tree);
 	return q;
 }
 
@@ -172,6 +174,13 @@ static unsigned int part_of(const struct port_queue *q, uid_t uid)
 	return part;
 }
 
+void port_queue_sweep(struct tree *t)
+{
+	look_round(t);
+	if (services && t->port_again)
+		t->port_again(t);
+}
+
 int port_reserve(struct entry *e, uid_t uid)
 {
 	const struct port_priv *p = e->priv;
@@ -180,12 +189,6 @@ int port_reserve(struct entry *e, uid_t uid)
 	struct port_queue *q;
 	unsigned int max;
 
-	/* One that was emptied long ago goes. */
-	if (services && services->entry != e->id) {
-		look(services);
-		if (services->nr == 0)
-			forget(t, services);
-	}
 	publisher.fd = t->publisher;
 	q = service ? queue_of(e) : &publisher;
 	if (!q)

@@ -27,7 +27,8 @@ static inline int64_t port_clock_offset(void)
 	char *line;
 	int fd;
 
-	if (readlink("/proc/self/ns/time", own, sizeof(own) - 1) <= 0 || !strcmp(own, PORT_TIME_INIT))
+	if (readlink("/proc/self/ns/time", own, sizeof(own) - 1) <= 0 ||
+	    !strcmp(own, PORT_TIME_INIT))
 		return 0;
 	/* The file is of those that children will have. */
 	if (readlink("/proc/self/ns/time_for_children", children, sizeof(children) - 1) <= 0 ||

@@ -123,7 +123,18 @@ def port_seeds():
     write("port", "hello-fresh", b"\2" + struct.pack("<BB", 128, 0) + page + pool + reads)
 
 
+def rule_seeds():
+    ring = struct.pack("<BBB", 3, 0, 0)
+    allow = struct.pack("<BBB", 0, 0, 1 | 64)
+    mark = struct.pack("<BBBQ", 0, 1, 255, 0xffffffff)
+    write("rule", "allow", allow + ring + bytes([0, 1]))
+    write("rule", "mark", mark + ring + bytes([1, 1]) + mark + ring + bytes([0, 5]))
+    write("rule", "scribble", bytes([2, 63]) + b"scribble" + ring + bytes([0, 1]) + ring + bytes([0, 1]))
+    write("rule", "token", bytes([3, 0, 1, 0, 1]) + b"notmine!" + bytes([3, 0, 8, 0, 1]) + ring + bytes([8, 1]))
+
+
 fuse_seeds()
 ctl_seeds()
 port_seeds()
+rule_seeds()
 restore_seeds()

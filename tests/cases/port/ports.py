@@ -127,7 +127,7 @@ class Server:
         while callers is None or len(kept) < callers:
             try:
                 caller = self.accept()
-            except (EOFError, TimeoutError):
+            except (EOFError, OSError):  # also if it was closed meanwhile
                 break
             with contextlib.suppress(BrokenPipeError):  # who has gone, or was asking for a worker that died
                 caller.answer(hello(), [fd])
