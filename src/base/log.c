@@ -30,7 +30,8 @@ void log_to_background(const char *name)
 	struct stat st;
 	int null = open("/dev/null", O_RDWR | O_CLOEXEC);
 
-	openlog(name, LOG_PID, LOG_DAEMON);
+	/* At once: later there may be a filter that allows no socket. */
+	openlog(name, LOG_PID | LOG_NDELAY, LOG_DAEMON);
 	use_syslog = true;
 	if (null < 0)
 		return;

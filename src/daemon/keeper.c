@@ -75,6 +75,7 @@ struct keeper {
 	uint64_t busy; /* the shared memory's at the last look */
 	bool served; /* some worker has */
 	bool mounted;
+	bool may_bpf;
 	bool ending;
 	int status;
 	unsigned int backoff_ms;
@@ -244,7 +245,7 @@ static int setup(struct keeper *k)
 	k->hello.keeper_pid = (uint32_t)getpid();
 	k->hello.privileged = geteuid() == 0;
 	k->hello.may_pass = k->hello.privileged && in_first_user_namespace();
-	k->hello.may_bpf = k->hello.may_pass && access("/sys/kernel/btf/vmlinux", R_OK) == 0;
+	k->may_bpf = k->hello.may_pass && access("/sys/kernel/btf/vmlinux", R_OK) == 0;
 	if (k->c->mount) {
 		k->fuse_fd = mountpoint_mount(k->c);
 		if (k->fuse_fd < 0 && (k->hello.privileged || k->c->srvfs))
@@ -273,7 +274,8 @@ static int make_snapshot(struct keeper *k)
 
 	if (fd < 0)
 		return -errno;
-	k->hello.rules_kept = publishing_keeps(k->publishing);
+	k->hello.ports = (k->may_bpf ? HELLO_MAY_BPF : 0) |
+		(publishing_keeps(k->publishing) ? HELLO_RULES_KEPT : 0);
 	if (write(fd, &k->hello, sizeof(k->hello)) != sizeof(k->hello))
 		return -ENOSPC;
 	r = table_snapshot(k->table, fd, &k->head);

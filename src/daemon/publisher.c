@@ -30,7 +30,10 @@
 #include <uthash.h>
 #include <utlist.h>
 
+#ifndef IDLE_USEC /* less for a test */
 #define IDLE_USEC 60000000ULL
+#endif
+#define IDLE_SLACK_USEC (IDLE_USEC / 60)
 #define CLIENTS_MAX 16384
 #define CLIENTS_UID_MAX 1024
 #define WAITING_MAX 64
@@ -340,10 +343,15 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
 }
 
-/* The keeper has nothing to say unless it is asked. */
+/* Unless it is asked the keeper only wants to know whether we live. */
 static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
-	_exit(0);
+	struct pub_kept m;
+
+	if (recv(fd, &m, sizeof(m), MSG_DONTWAIT) != sizeof(m) || m.op != PUB_ALIVE)
+		_exit(0);
+	publish_tell(PUB_ALIVE, 0, 0, -1);
+	return 0;
 }
 
 static int start(struct publish *p)
@@ -370,7 +378,7 @@ static int start(struct publish *p)
 		r = sd_event_add_io(p->event, NULL, PUBLISHER_KEEPER, EPOLLIN, on_keeper, NULL);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->idle, CLOCK_MONOTONIC, IDLE_USEC,
-					       1000000, on_idle, p);
+					       IDLE_SLACK_USEC, on_idle, p);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->sample, CLOCK_MONOTONIC, 0, 1000,
 					       on_sample, p);
@@ -393,9 +401,9 @@ int publish_run(const struct config *c)
 	p.config = c;
 	prctl(PR_SET_NAME, "ksharedd-port");
 	signal(SIGPIPE, SIG_IGN);
-	r = start(&p);
-	if (r >= 0 && !c->foreground)
+	if (!c->foreground)
 		log_to_background("ksharedd");
+	r = start(&p);
 	if (r >= 0)
 		r = sd_event_loop(p.event);
 	if (r < 0)

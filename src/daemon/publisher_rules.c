@@ -168,9 +168,12 @@ static bool fetch(uint32_t n, struct pub_kept *ret, int *ret_fd)
 	ssize_t len;
 
 	publish_tell(PUB_FETCH, 0, n, -1);
-	do
+	do {
+		m.msg_controllen = sizeof(control);
 		len = recvmsg(PUBLISHER_KEEPER, &m, MSG_CMSG_CLOEXEC);
-	while (len < 0 && errno == EINTR);
+		if (len == sizeof(*ret) && ret->op == PUB_ALIVE)
+			publish_tell(PUB_ALIVE, 0, 0, -1);
+	} while ((len < 0 && errno == EINTR) || (len == sizeof(*ret) && ret->op == PUB_ALIVE));
 	if (len != sizeof(*ret) || ret->op != PUB_FETCH)
 		_exit(0);
 	c = CMSG_FIRSTHDR(&m);

@@ -4,6 +4,10 @@
  *
  * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a publisher that cannot start costs
  * little. Whoever asks meanwhile waits as long as he likes to.
+ *
+ * One that hangs, or was stopped, is replaced, too: each second it is asked whether it lives. One that answers nothing and computes nothing either is
+ * given STUCK_S of these seconds, one that computes LOST_S: to load programs may take its time where the processor is slow. And one that was
+ * killed and does not end, since it hangs in a system call, is left behind: it runs no instruction any more.
  */
 #include <base/cleanup.h>
 #include <base/log.h>
@@ -24,6 +28,11 @@
 #define PAUSE_MS 100
 #define PAUSE_MAX_MS 10000
 #define EXIT_WAIT_MS 2000
+#define DYING_S 2
+#ifndef STUCK_S /* more where a sanitizer makes everything slow */
+#define STUCK_S 3
+#endif
+#define LOST_S (10 * STUCK_S)
 
 struct kept {
 	uint64_t id;
@@ -37,6 +46,11 @@ struct publishing {
 	int channel;
 	pid_t pid;
 	bool killed;
+	bool asked; /* whether it lives; it has not answered */
+	unsigned int silent_s; /* since then, */
+	unsigned int still_s; /* and without having computed anything */
+	unsigned int dying_s;
+	uint64_t cpu_ns;
 	int64_t started_ms;
 	int64_t next_ms; /* not before */
 	int pause_ms;
@@ -112,7 +126,8 @@ static void start(struct publishing *p)
 	}
 	p->pid = r;
 	p->channel = sock[0];
-	p->killed = false;
+	p->killed = p->asked = false;
+	p->silent_s = p->still_s = p->dying_s = 0;
 	p->started_ms = now_ms();
 }
 
@@ -134,7 +149,7 @@ void publishing_poll(const struct publishing *p, struct pollfd *ret)
 	bool may_start = p->pid == 0 && now_ms() >= p->next_ms;
 
 	ret[0] = (struct pollfd){ .fd = may_start ? p->sock[1] : -1, .events = POLLIN };
-	ret[1] = (struct pollfd){ .fd = p->killed ? -1 : p->channel, .events = POLLIN };
+	ret[1] = (struct pollfd){ .fd = p->channel, .events = POLLIN };
 }
 
 static void drop(struct publishing *p, uint64_t id)
@@ -150,20 +165,17 @@ static void drop(struct publishing *p, uint64_t id)
 	p->nr_kept = n;
 }
 
-static void answer_fetch(struct publishing *p, uint32_t n)
+/* @fd: goes with it; -1: none */
+static void say(struct publishing *p, const struct pub_kept *answer, int fd)
 {
-	struct pub_kept answer = { .op = PUB_FETCH, .result = -ENOENT };
 	union {
 		struct cmsghdr h;
 		char space[CMSG_SPACE(sizeof(int))];
 	} control = { 0 };
-	struct iovec iov = { .iov_base = &answer, .iov_len = sizeof(answer) };
+	struct iovec iov = { .iov_base = (void *)answer, .iov_len = sizeof(*answer) };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (n < p->nr_kept) {
-		answer.result = 0;
-		answer.id = p->kept[n].id;
-		answer.which = p->kept[n].which;
+	if (fd >= 0) {
 		m.msg_control = &control;
 		m.msg_controllen = sizeof(control);
 		control.h = (struct cmsghdr){
@@ -171,11 +183,25 @@ static void answer_fetch(struct publishing *p, uint32_t n)
 			.cmsg_type = SCM_RIGHTS,
 			.cmsg_len = CMSG_LEN(sizeof(int)),
 		};
-		memcpy(CMSG_DATA(&control.h), &p->kept[n].fd, sizeof(int));
+		memcpy(CMSG_DATA(&control.h), &fd, sizeof(int));
 	}
 	/* One that does not take its answers is as good as dead. */
 	if (sendmsg(p->channel, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EAGAIN)
 		kill_publisher(p);
+}
+
+static void answer_fetch(struct publishing *p, uint32_t n)
+{
+	struct pub_kept answer = { .op = PUB_FETCH, .result = -ENOENT };
+	int fd = -1;
+
+	if (n < p->nr_kept) {
+		answer.result = 0;
+		answer.id = p->kept[n].id;
+		answer.which = p->kept[n].which;
+		fd = p->kept[n].fd;
+	}
+	say(p, &answer, fd);
 }
 
 static bool on_message(struct publishing *p, const struct keep_query *q, int *fd)
@@ -196,9 +222,19 @@ static bool on_message(struct publishing *p, const struct keep_query *q, int *fd
 	case PUB_FETCH:
 		answer_fetch(p, q->flags);
 		return true;
+	case PUB_ALIVE:
+		p->asked = false;
+		p->silent_s = p->still_s = 0;
+		return true;
 	default:
 		return false;
 	}
+}
+
+static void close_channel(struct publishing *p)
+{
+	cleanup_close_p(&p->channel);
+	p->channel = -1;
 }
 
 static void take_message(struct publishing *p)
@@ -224,8 +260,7 @@ static void take_message(struct publishing *p)
 		return;
 	if (n <= 0) {
 		/* It has closed it, or is about to be reaped. */
-		close(p->channel);
-		p->channel = -1;
+		close_channel(p);
 		return;
 	}
 	c = CMSG_FIRSTHDR(&m);
@@ -234,6 +269,7 @@ static void take_message(struct publishing *p)
 	if (n != sizeof(q) || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || !on_message(p, &q, &fd)) {
 		log_error("the publisher of ports sent what is no message; replacing it");
 		kill_publisher(p);
+		close_channel(p);
 	}
 	if (fd >= 0)
 		table_close(p->conf.table, fd);
@@ -247,10 +283,47 @@ void publishing_act(struct publishing *p, const struct pollfd *polled)
 		start(p);
 }
 
+/* What a process has computed so far, ns. */
+static uint64_t cpu_of(pid_t pid)
+{
+	struct timespec ts = { 0 };
+	clockid_t clock;
+
+	if (clock_getcpuclockid(pid, &clock) == 0)
+		clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+static void watch(struct publishing *p)
+{
+	uint64_t cpu_ns = cpu_of(p->pid);
+
+	if (!p->asked) {
+		p->asked = true;
+		say(p, &(struct pub_kept){ .op = PUB_ALIVE }, -1);
+	} else {
+		p->silent_s++;
+		p->still_s = cpu_ns == p->cpu_ns ? p->still_s + 1 : 0;
+	}
+	p->cpu_ns = cpu_ns;
+	if (p->still_s < STUCK_S && p->silent_s < LOST_S)
+		return;
+	log_error("the publisher of ports does not go on; replacing it");
+	kill_publisher(p);
+}
+
 void publishing_tick(struct publishing *p)
 {
-	if (p->pid == 0 && now_ms() >= p->next_ms && is_wanted(p))
-		start(p);
+	if (p->pid == 0) {
+		if (now_ms() >= p->next_ms && is_wanted(p))
+			start(p);
+	} else if (!p->killed) {
+		if (p->channel >= 0)
+			watch(p);
+	} else if (++p->dying_s >= DYING_S) {
+		log_error("publisher %d does not end; it is left behind", (int)p->pid);
+		publishing_died(p, p->pid, SIGKILL);
+	}
 }
 
 bool publishing_died(struct publishing *p, pid_t pid, int status)
@@ -259,17 +332,16 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 
 	if (pid != p->pid || pid == 0)
 		return false;
+	p->pid = 0;
 	/* What it has sent counts: a rule's descriptors. */
-	for (unsigned int i = 0; i < PUB_KEPT_MAX * 2 && p->channel >= 0 && !p->killed; i++) {
+	for (unsigned int i = 0; i < PUB_KEPT_MAX * 2 && p->channel >= 0; i++) {
 		struct pollfd f = { .fd = p->channel, .events = POLLIN };
 
 		if (poll(&f, 1, 0) <= 0)
 			break;
 		take_message(p);
 	}
-	cleanup_close_p(&p->channel);
-	p->channel = -1;
-	p->pid = 0;
+	close_channel(p);
 	sound = now_ms() - p->started_ms >= SOUND_MS;
 	if (WIFEXITED(status) && WEXITSTATUS(status) == 0) {
 		p->pause_ms = 0; /* it had nothing more to do */

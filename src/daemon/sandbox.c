@@ -16,6 +16,8 @@
 #include <cap-ng.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/bpf.h>
 #include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
@@ -54,6 +56,20 @@ static int keep_capabilities(bool privileged)
 }
 
 #if KSHARED_SECCOMP
+/* What is not among these calls gives EPERM. Return: what is to be given to seccomp_release(); NULL: no memory, or a call that cannot be named. */
+static scmp_filter_ctx allow(const int *calls, size_t nr)
+{
+	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	int r = 0;
+
+	for (size_t i = 0; ctx && i < nr && r == 0; i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
+	if (r == 0)
+		return ctx;
+	seccomp_release(ctx);
+	return NULL;
+}
+
 static int filter(void)
 {
 	/* clang-format off */
@@ -86,14 +102,12 @@ static int filter(void)
 		SCMP_SYS(rseq), SCMP_SYS(set_robust_list),
 	};
 	/* clang-format on */
-	scmp_filter_ctx ctx = seccomp_init(SCMP_ACT_ERRNO(EPERM));
+	scmp_filter_ctx ctx = allow(calls, sizeof(calls) / sizeof(calls[0]));
 	/* Threads, and nothing else that clone(2) can make. clone3(2) cannot be looked into; the C library then takes the other. */
 	const struct scmp_arg_cmp thread =
 		SCMP_A0(SCMP_CMP_MASKED_EQ, CLONE_VM | CLONE_THREAD, CLONE_VM | CLONE_THREAD);
 	int r = ctx ? 0 : -ENOMEM;
 
-	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]) && r == 0; i++)
-		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
 	if (r == 0)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, thread);
 	/* How much a port's server has not read yet. */
@@ -102,6 +116,62 @@ static int filter(void)
 				     SCMP_A1(SCMP_CMP_EQ, SIOCOUTQ));
 	if (r == 0)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
+	if (r == 0)
+		r = seccomp_load(ctx);
+	seccomp_release(ctx);
+	return r;
+}
+
+/*
+ * The publisher's: nothing that makes a process, a thread or a connection, nothing that writes a file's contents to disk, and of bpf(2) only what
+ * loads and runs its own programs: nobody else's are opened by number or by path. Files are opened to read; the log is there already.
+ */
+static int filter_publisher(void)
+{
+	/* clang-format off */
+	static const int calls[] = {
+		/* requests in, answers out; who goes */
+		SCMP_SYS(recvmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendmsg), SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait),
+		SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl), SCMP_SYS(epoll_create1), SCMP_SYS(timerfd_create),
+		SCMP_SYS(timerfd_settime), SCMP_SYS(poll), SCMP_SYS(ppoll), SCMP_SYS(pidfd_send_signal),
+		/* what is read; the log */
+		SCMP_SYS(read), SCMP_SYS(pread64), SCMP_SYS(lseek), SCMP_SYS(newfstatat), SCMP_SYS(fstat),
+		SCMP_SYS(stat), SCMP_SYS(statx), SCMP_SYS(fstatfs), SCMP_SYS(access), SCMP_SYS(faccessat), SCMP_SYS(faccessat2),
+		SCMP_SYS(write), SCMP_SYS(writev), SCMP_SYS(sendto),
+		SCMP_SYS(close), SCMP_SYS(dup), SCMP_SYS(dup2), SCMP_SYS(dup3), SCMP_SYS(fcntl),
+		/* the sampler's pages, and a control group while pages are loaded */
+		SCMP_SYS(memfd_create), SCMP_SYS(ftruncate), SCMP_SYS(mkdir), SCMP_SYS(rmdir),
+		/* a timer for each processor; capabilities up and down */
+		SCMP_SYS(sched_getaffinity), SCMP_SYS(sched_setaffinity), SCMP_SYS(capget), SCMP_SYS(capset),
+		/* a process's own needs */
+		SCMP_SYS(mmap), SCMP_SYS(munmap), SCMP_SYS(mprotect), SCMP_SYS(mremap), SCMP_SYS(madvise), SCMP_SYS(brk),
+		SCMP_SYS(futex), SCMP_SYS(rt_sigaction), SCMP_SYS(rt_sigprocmask), SCMP_SYS(rt_sigreturn),
+		SCMP_SYS(restart_syscall), SCMP_SYS(exit), SCMP_SYS(exit_group), SCMP_SYS(getpid), SCMP_SYS(gettid),
+		SCMP_SYS(tgkill), SCMP_SYS(getuid), SCMP_SYS(geteuid), SCMP_SYS(getgid), SCMP_SYS(getegid),
+		SCMP_SYS(clock_gettime), SCMP_SYS(clock_nanosleep), SCMP_SYS(gettimeofday), SCMP_SYS(getrandom),
+		SCMP_SYS(sched_yield), SCMP_SYS(prlimit64), SCMP_SYS(sysinfo), SCMP_SYS(uname),
+	};
+	static const int bpf_calls[] = {
+		BPF_MAP_CREATE, BPF_MAP_LOOKUP_ELEM, BPF_MAP_UPDATE_ELEM, BPF_MAP_DELETE_ELEM, BPF_MAP_GET_NEXT_KEY, BPF_MAP_FREEZE,
+		BPF_PROG_LOAD, BPF_PROG_TEST_RUN, BPF_PROG_BIND_MAP, BPF_OBJ_GET_INFO_BY_FD, BPF_BTF_LOAD, BPF_LINK_CREATE,
+		BPF_LINK_UPDATE, BPF_LINK_DETACH,
+	};
+	/* clang-format on */
+	scmp_filter_ctx ctx = allow(calls, sizeof(calls) / sizeof(calls[0]));
+	/* Also open(2), as some C library may call it. */
+	const struct scmp_arg_cmp to_read2 =
+		SCMP_A2(SCMP_CMP_MASKED_EQ, O_WRONLY | O_RDWR, O_RDONLY);
+	const struct scmp_arg_cmp to_read1 =
+		SCMP_A1(SCMP_CMP_MASKED_EQ, O_WRONLY | O_RDWR, O_RDONLY);
+	int r = ctx ? 0 : -ENOMEM;
+
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(openat), 1, to_read2);
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(open), 1, to_read1);
+	for (size_t i = 0; i < sizeof(bpf_calls) / sizeof(bpf_calls[0]) && r == 0; i++)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(bpf), 1,
+				     SCMP_A0(SCMP_CMP_EQ, (scmp_datum_t)bpf_calls[i]));
 	if (r == 0)
 		r = seccomp_load(ctx);
 	seccomp_release(ctx);
@@ -158,5 +228,9 @@ int sandbox_publisher(bool privileged)
 	}
 	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
 		return -errno;
+#if KSHARED_SECCOMP
+	return filter_publisher();
+#else
 	return 0;
+#endif
 }

@@ -61,6 +61,7 @@ struct worker {
 	struct poller *poller;
 	struct fuse *fuse;
 	struct ctl *ctl;
+	int publisher;
 	sd_event *event;
 	sd_event_source *sweep;
 	sd_event_source *retell;
@@ -277,7 +278,7 @@ static void status(void *ctx, struct ctl_status *ret)
 	ret->worker_pid = (uint32_t)getpid();
 	/* The publisher is not started to find it out. */
 	ret->features |= w->shm->bpf == SHM_BPF_WORKS ||
-			(w->shm->bpf == SHM_BPF_UNTRIED && w->hello->may_bpf)
+			(w->shm->bpf == SHM_BPF_UNTRIED && (w->hello->ports & HELLO_MAY_BPF))
 		? 1u << 7
 		: 0;
 	ret->restarts = w->snapshot->restarts;
@@ -350,6 +351,17 @@ static int map_all(struct worker *w, size_t *ret_len)
 	w->snapshot = (const void *)((const char *)at + sizeof(struct worker_hello));
 	*ret_len = (size_t)st.st_size - sizeof(struct worker_hello);
 	return 0;
+}
+
+/*
+ * An older keeper has none, and nothing at its number, which must not be taken for it once something of ours is there. So it is asked for before
+ * anything is opened.
+ */
+static int find_publisher(void)
+{
+	struct stat st;
+
+	return fstat(WORKER_PUBLISHER, &st) == 0 && S_ISSOCK(st.st_mode) ? WORKER_PUBLISHER : -1;
 }
 
 static int make_relay(struct worker *w)
@@ -426,7 +438,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	if (w->tree->proc < 0)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
-	w->tree->publisher = WORKER_PUBLISHER;
+	w->tree->publisher = w->publisher;
 	return 0;
 }
 
@@ -465,6 +477,7 @@ static int start(struct worker *w)
 	size_t len = 0;
 	int r;
 
+	w->publisher = find_publisher();
 	r = map_all(w, &len);
 	if (r < 0)
 		return r;
@@ -493,7 +506,7 @@ static int start(struct worker *w)
 		r = sd_event_source_set_enabled(w->retell, SD_EVENT_OFF);
 	if (r < 0)
 		return r;
-	port_restored(w->tree, w->hello->rules_kept);
+	port_restored(w->tree, w->hello->ports & HELLO_RULES_KEPT);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

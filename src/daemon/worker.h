@@ -23,8 +23,11 @@ enum worker_fd {
 _Static_assert(WORKER_FD_END - WORKER_FUSE <= SPAWN_PASS && WORKER_FUSE == SPAWN_FIRST,
 	       "all are passed");
 
+#define HELLO_MAY_BPF 1u /* it may load BPF programs, of which the kernel tells enough */
+#define HELLO_RULES_KEPT 2u /* the keeper has something of the publisher's */
+
 /**
- * struct worker_hello - at the head of the snapshot's memfd, before the snapshot.
+ * struct worker_hello - at the head of the snapshot's memfd, before the snapshot. A keeper may be older than its worker: the layout stays.
  * @ring_params: of the io_uring, as struct io_uring_params
  * @dev: the mount's device number; 0: not mounted
  */
@@ -35,11 +38,11 @@ struct worker_hello {
 	uint32_t keeper_pid;
 	uint32_t privileged;
 	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
-	uint32_t may_bpf; /* may load BPF programs, of which the kernel tells enough */
-	uint32_t rules_kept; /* the keeper has something of the publisher's */
-	uint32_t pad;
+	uint32_t ports; /* HELLO_*; 0 in what a keeper without ports says */
 	unsigned char ring_params[120];
 };
+
+_Static_assert(sizeof(struct worker_hello) == 152, "as it was in the first version");
 
 /** worker_run() - serve until the mount is gone. Return: the process's exit status. */
 int worker_run(const struct config *c);

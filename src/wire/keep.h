@@ -79,6 +79,7 @@ enum pub_op {
 	PUB_STORE, /* id, flags: which; with a descriptor; no answer */
 	PUB_DROP, /* id: all that is kept under it; no answer */
 	PUB_FETCH, /* flags: the how-manieth -> struct pub_kept and the descriptor; result -ENOENT: there are no more */
+	PUB_ALIVE, /* the answer to the only thing that the keeper asks: a struct pub_kept with this */
 };
 
 #define PUB_KEPT_MAX 1024

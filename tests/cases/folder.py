@@ -45,8 +45,9 @@ def environment(**more):
 class Folder:
     """A daemon on a fresh temporary directory: .dir is the folder, .log the file with what the daemon printed."""
 
-    def __init__(self, options=()):
+    def __init__(self, options=(), daemon="ksharedd"):
         self.options = list(options)
+        self.daemon = daemon
         self.base = tempfile.mkdtemp(prefix="kshared-test-")
         os.chmod(self.base, 0o755)
         self.dir = os.path.join(self.base, "folder")
@@ -62,7 +63,7 @@ class Folder:
         """Start the daemon and wait until the folder is served."""
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                program("ksharedd") + ["--dir", self.dir] + self.options,
+                program(self.daemon) + ["--dir", self.dir] + self.options,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment(), start_new_session=True)
 
         def served():

@@ -4,6 +4,8 @@
  *
  * The sampler's pages stand for /proc: one sample before, one after. What only grows must lie between the two, in every round.
  * What goes up and down may have been elsewhere meanwhile: of each such field most rounds must fit.
+ *
+ * UNDER_VALGRIND = False: it knows too little of bpf(2).
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -70,7 +70,12 @@ static void test_alignment_and_bounds(void **state)
 	unsigned int right = 0;
 
 	for (size_t way = 0; way < 3; way++) {
-		struct kport *p = world_open(*state, true, ways[way]);
+		struct kport *p = NULL;
+		int r = world_try(*state, true, MY_UID, ways[way], &p);
+
+		if (r == -EOPNOTSUPP && ways[way] == KPORT_STRICT)
+			continue; /* not with this processor, or one that is made up */
+		assert_int_equal(r, 0);
 
 		for (size_t i = 0; i < nr * nr * 2; i++) {
 			uint64_t len = edges[i % nr], offset = edges[i / nr % nr],

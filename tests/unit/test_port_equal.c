@@ -9,6 +9,8 @@
  *
  * That no page was torn is seen by what is in it twice. The same checker must find torn pages as soon as they are written
  * without the seqlock.
+ *
+ * UNDER_VALGRIND = False: it knows too little of bpf(2), and takes hours.
  */
 #include <setjmp.h>
 #include <stdarg.h>

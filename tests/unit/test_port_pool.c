@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * test_port_pool.c - pools between shadow bytes and guard pages.
+ *
+ * UNDER_VALGRIND = False: it tells of each fault that is wanted.
  */
 #include "port_fixture.h"
 

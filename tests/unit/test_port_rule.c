@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * test_port_rule.c - what is written to a rule takes effect in the kernel, survives who published it, and ends with its last descriptor.
+ *
+ * UNDER_VALGRIND = False: it knows too little of bpf(2).
  */
 #include "rule_fixture.h"
 

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * test_port_sample.c - texts of /proc are taken as they should be or not at all; the sampler's pages are sealed.
+ *
+ * UNDER_VALGRIND = False: it knows no pidfd.
  */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * test_port_serve.c - serving a port: what is written, by whom, and what a caller that means ill can do.
+ *
+ * UNDER_VALGRIND = False: it runs one thread at a time, so nobody races.
  */
 #include "no_pidfd.h"
 #include "port_fixture.h"

@@ -66,6 +66,7 @@ extern int bpf_send_signal_task(struct task_struct *t, int sig, enum pid_type ty
  * @taken: the last polled request that was carried out
  * @told_ns: when something was last told of a client that is not shut out
  * @tgid, @born: of the process, whichever has that number later; 0: not known
+ * @doomed: it was to be killed, and the kernel has refused to
  */
 struct slot {
 	__u32 busy;
@@ -80,6 +81,7 @@ struct slot {
 	__u32 taken;
 	__s32 tgid;
 	__u64 born;
+	__u64 doomed;
 };
 
 struct poll {
@@ -208,6 +210,16 @@ static __always_inline struct task_struct *task_of(const struct slot *s)
 }
 
 /*
+ * From a timer that ran in a kernel thread's time, or in nobody's, the kernel sends no signal: then the timer tries again the next time.
+ * Who leaves is not known any more; nobody comes to a slot in the midst of this, since a grace period is waited for between the two.
+ */
+static __always_inline void end_task(struct slot *s, struct task_struct *t)
+{
+	if (conf.policy == POLICY_KILL && conf.kernel_kill && &bpf_send_signal_task)
+		s->doomed = t && bpf_send_signal_task(t, SIGKILL, PIDTYPE_TGID, 0);
+}
+
+/*
  * Shadow bytes were found changed. The slot is shut first. Who rings is who is killed, and with it who joined, if that is somebody
  * else; the publisher does so once more by its pidfd.
  * Return: -errno for who rang.
@@ -238,8 +250,7 @@ static __always_inline int clobbered(struct slot *s, struct rule_pool *pool, con
 	}
 	if (conf.policy == POLICY_KILL && rang)
 		bpf_send_signal(SIGKILL);
-	if (t && conf.policy == POLICY_KILL && conf.kernel_kill && &bpf_send_signal_task)
-		bpf_send_signal_task(t, SIGKILL, PIDTYPE_TGID, 0);
+	end_task(s, t);
 	if (t)
 		bpf_task_release(t);
 	return conf.policy == POLICY_LOG ? -EFAULT : -EPIPE;
@@ -375,6 +386,15 @@ int rule_ring(struct port_ring *ring)
 	return r;
 }
 
+static __always_inline void end_again(struct slot *s)
+{
+	struct task_struct *t = task_of(s);
+
+	end_task(s, t);
+	if (t)
+		bpf_task_release(t);
+}
+
 /* Of one slot, every period. Shadow bytes are compared also while a bell is at it. */
 static long look(__u32 n, void *unused)
 {
@@ -384,7 +404,11 @@ static long look(__u32 n, void *unused)
 	__u64 now;
 	__u32 request;
 
-	if (!s || ONCE(s->state) != USED)
+	if (!s)
+		return 0;
+	if (ONCE(s->state) == BARRED && s->doomed)
+		end_again(s);
+	if (ONCE(s->state) != USED)
 		return 0;
 	pool = only_value(&pools, n);
 	if (!pool)
@@ -482,6 +506,7 @@ int rule_seat(struct rule_seat *seat)
 		s->rule = seat->rule;
 		s->taken = 0;
 		s->told_ns = 0;
+		s->doomed = 0;
 		s->token = seat->token;
 		remember(s, seat->pid);
 		__sync_lock_test_and_set(&s->state, USED);

@@ -27,6 +27,8 @@ MODEL = ports.make_page([Field("number", ports.U64, 42, "things"), Field("below 
 TEXT = ('number 42 things\nbelow\\x20zero -7\npart 1.5000 %\nword "a \\x22b\\x22\\x0a\\x1b\\x5c"\n'
         'name[0] "one"\nname[2] "three"\nsize[0] 1 B\nsize[2] 3 B\n')
 
+UNDER_VALGRIND = False
+
 
 class PortCase(harness.FolderCase):
     descriptor_slack = 1  # the keeper's channel to a publisher that runs

@@ -16,12 +16,30 @@ sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), up) for
 import harness  # noqa: E402
 import ports  # noqa: E402
 
+UNDER_VALGRIND = False
+
 
 def cgroup2():
     """Where control groups of the second version can be made; None: nowhere."""
     with open("/proc/self/mounts") as file:
         found = [line.split()[1] for line in file if line.split()[2] == "cgroup2"]
     return found[0] if found and os.geteuid() == 0 else None
+
+
+def freezer():
+    """Where groups can be made of which no process ends while they are frozen; None: nowhere."""
+    with open("/proc/self/mounts") as file:
+        found = [line.split()[1] for line in file
+                 if line.split()[2] == "cgroup" and "freezer" in line.split()[3].split(",")]
+    return found[0] if found and os.geteuid() == 0 else None
+
+
+def remove_freezer(group):
+    """Let go what is in such a group, and wait until it has ended."""
+    if os.path.exists(group):
+        with open(os.path.join(group, "freezer.state"), "w") as file:
+            file.write("THAWED")
+        harness.wait_until(lambda: harness.errno_of(os.rmdir, group) == 0, "the group is empty", timeout=10)
 
 
 class PublisherCase(harness.FolderCase):
@@ -125,6 +143,22 @@ class Pages(PublisherCase):
         self.assertIn(source, (b"bpf", b"sampler"))
 
 
+class Sandbox(PublisherCase):
+    def test_it_can_gain_no_privileges_and_is_filtered(self):
+        self.text("load")
+        with open(f"/proc/{self.publisher()}/status") as file:
+            now = dict(line.rstrip("\n").split(":\t", 1) for line in file)
+        self.assertEqual(now["NoNewPrivs"], "1")
+        # BPF, PERFMON, SYSLOG, NET_ADMIN, KILL; and DAC_OVERRIDE, which is raised while pages are loaded.
+        allowed = {39, 38, 34, 12, 5}
+        for name, expected in (("CapEff", allowed), ("CapPrm", allowed | {1})):
+            found = int(now[name], 16)
+            self.assertEqual({bit for bit in range(64) if found >> bit & 1}, expected, name)
+        if not self.folder.status()["features"]["sandbox"]:
+            self.skipTest("built without the filter")
+        self.assertEqual(now["Seccomp"], "2")
+
+
 class Death(PublisherCase):
     def test_of_the_publisher(self):
         with ports.Page(self.folder, "load") as page:
@@ -147,18 +181,41 @@ class Death(PublisherCase):
             self.assertLess(time.monotonic() - started, 10 * harness.SCALE)
         self.publisher()
 
-    def test_of_a_stopped_one_only_readers_know(self):
-        self.text("load")
-        pid = self.publisher()
-        os.kill(pid, signal.SIGSTOP)
-        try:
+    @harness.timeout(60)
+    def test_of_one_that_is_stopped(self):
+        """Only readers notice, and it is replaced: whoever has it open learns of that."""
+        with ports.Page(self.folder, "load") as page:
+            pid = self.publisher()
+            os.kill(pid, signal.SIGSTOP)
             started = time.monotonic()
             self.assertErrno(errno.ETIMEDOUT, self.text, "load")
             self.assertEqual(self.cli("status").returncode, 0)
             os.stat(self.path("srv"))
             self.assertLess(time.monotonic() - started, 5 * harness.SCALE)
-        finally:
-            os.kill(pid, signal.SIGCONT)
+            harness.wait_until(page.is_gone, "it is killed", timeout=20)
+            harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
+            self.assertNotEqual(self.publisher(), pid)
+
+    @harness.timeout(60)
+    def test_of_one_that_does_not_end(self):
+        """A process that hangs in the kernel does not even die: it is left behind."""
+        top = freezer()
+        if not top:
+            self.skipTest("there is no freezer from which nothing can be killed")
+        self.text("load")
+        pid = self.publisher()
+        group = os.path.join(top, f"kshared-test-{os.getpid()}")
+        os.mkdir(group)
+        self.addCleanup(remove_freezer, group)
+        for name, value in (("cgroup.procs", str(pid)), ("freezer.state", "FROZEN")):
+            with open(os.path.join(group, name), "w") as file:
+                file.write(value)
+        self.assertErrno(errno.ETIMEDOUT, self.text, "load")
+        harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
+        self.assertTrue(harness.is_alive(pid), "that it could not be killed is what is tested here")
+        self.assertEqual(len(ports.publishers(self.folder)), 2)
+        remove_freezer(group)
+        self.assertFalse(harness.is_alive(pid))
         self.assertTrue(self.text("load"))
 
     def test_of_the_worker(self):
@@ -169,6 +226,55 @@ class Death(PublisherCase):
             self.assertFalse(page.is_gone())
         self.assertEqual(self.publisher(), pid)
         self.assertTrue(self.text("load"))
+
+
+class Idle(PublisherCase):
+    """With a daemon that waits for a fifth of a second where an ordinary one waits for a minute."""
+
+    def setUp(self):
+        self.folder = harness.Folder(daemon="ksharedd-hasty")
+        self.addCleanup(self.end_folder)
+        self.folder.start()
+
+    def end_folder(self):
+        self.folder.take_down()
+        self.folder.force_down()
+        self.folder.delete()
+
+    def ended(self):
+        harness.wait_until(lambda: not ports.publishers(self.folder), "it ends by itself")
+
+    def test_it_ends_when_nobody_uses_it_and_comes_again(self):
+        with ports.Page(self.folder, "load") as page:
+            pid, first = self.publisher(), page.sample_ns()
+            harness.wait_until(lambda: page.sample_ns() > first + 10**9, "a second of samples")
+            self.assertEqual(self.publisher(), pid, "not while somebody has a page")
+            self.assertFalse(page.is_gone())
+        self.ended()
+        self.assertTrue(self.text("load"))
+        self.assertNotEqual(self.publisher(), pid)
+        self.ended()
+        with open(self.folder.log) as file:
+            self.assertEqual(file.read(), "", "that it ends is nothing to tell of")
+
+    def test_it_stays_while_there_is_a_rule(self):
+        top = cgroup2()
+        if not top:
+            self.skipTest("there is no cgroup2 to make a group in")
+        group = os.path.join(top, f"kshared-test-{os.getpid()}")
+        os.mkdir(group)
+        self.addCleanup(os.rmdir, group)
+        fd = self.opened(group, os.O_RDONLY | os.O_DIRECTORY)
+        with ports.Page(self.folder, "load"):
+            if ports.post(self.folder, "rule", fd, 0o644, ports.RULE) == -errno.EOPNOTSUPP:
+                self.skipTest("this kernel has no rules")
+            pid = self.publisher()
+            many = len(os.listdir(f"/proc/{pid}/fd"))
+        harness.wait_until(lambda: len(os.listdir(f"/proc/{pid}/fd")) < many - 10, "it lets its pages go")
+        self.assertEqual(self.publisher(), pid)
+        self.assertTrue(self.text("rule"))
+        self.assertEqual(ports.remove(self.folder, "rule"), 0)
+        self.ended()
 
 
 class End(harness.FolderCase):
