@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include <base/cleanup.h>
+#include <base/proc.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -82,6 +83,7 @@ struct seat {
 	uint64_t entry;
 	uint32_t rule;
 	uint32_t uid, gid, pid;
+	bool spared;
 	int pidfd;
 };
 
@@ -415,11 +417,23 @@ static int32_t pid_of(int pidfd)
 	return 0;
 }
 
+/* Is all of a process @uid's, so that he may kill it? */
+static bool is_all_of(int pidfd, uint32_t uid)
+{
+	int32_t pid = pidfd < 0 ? 0 : pid_of(pidfd);
+	struct proc_info info;
+
+	if (!pid || proc_read(pid, &info) < 0 || pid_of(pidfd) != pid)
+		return false;
+	return info.uid[0] == uid && info.uid[1] == uid && info.uid[2] == uid;
+}
+
 /*
- * Seat a client. Its task is looked up by number within: if the process lives afterwards, the number was its own.
+ * Seat a client. Its task is looked up by number within: if the process lives afterwards, the number was its own. One that is not, or
+ * not only, its user's is not to be killed: it may have become another's since it asked.
  * Return: 0; -ESRCH; -errno.
  */
-static int sit_down(struct rules *r, struct rule_seat *seat, int pidfd)
+static int sit_down(struct rules *r, struct rule_seat *seat, struct seat *who, int pidfd)
 {
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 	int err;
@@ -429,6 +443,12 @@ static int sit_down(struct rules *r, struct rule_seat *seat, int pidfd)
 	if (pidfd >= 0 && !seat->pid)
 		return -ESRCH;
 	err = run(r->bpf->progs.rule_seat, seat);
+	who->spared = pidfd < 0 || !is_all_of(pidfd, who->uid);
+	if (!err && who->spared) {
+		struct rule_seat spare = { .op = RULE_SPARE, .slot = seat->slot };
+
+		err = run(r->bpf->progs.rule_seat, &spare);
+	}
 	if (!err && pidfd >= 0 && poll(&p, 1, 0) != 0)
 		err = -ESRCH;
 	if (!err)
@@ -470,7 +490,7 @@ static int join_writer(struct rules *r, const struct rule *rule, const struct se
 	r->seat[n].client = seat.client;
 	r->seat[n].pidfd = -1;
 	watch(r);
-	err = sit_down(r, &seat, pidfd);
+	err = sit_down(r, &seat, &r->seat[n], pidfd);
 	if (err) {
 		r->seat[n].state = SEAT_LEFT;
 		watch(r);
@@ -562,13 +582,24 @@ static void name_of(int pidfd, char ret[16])
 	memcpy(ret, name, sizeof(name));
 }
 
-/* Whom the kernel side has killed already is none the worse for it. */
-static enum rules_policy carry_out(const struct rules *r, const struct seat *s)
+/*
+ * Whom the kernel side has killed already is none the worse for it. Where it cannot, the process is looked at once more: what it has executed
+ * is not known then, but whose it is.
+ */
+static enum rules_policy carry_out(const struct rules *r, const struct seat *s, bool spared)
 {
+	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	struct rule_seat seat = { .slot = SLOT_OF(s->client), .client = s->client };
+	int err;
+
 	if (r->options.policy != RULES_KILL)
 		return r->options.policy;
-	if (s->pidfd < 0 ||
-	    (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH))
+	err = spared || s->spared ? -EPERM : run(r->bpf->progs.rule_end, &seat);
+	if (err <= 0)
+		return err ? RULES_REVOKE : RULES_KILL;
+	if (!is_all_of(s->pidfd, s->uid))
+		return poll(&p, 1, 0) == 1 ? RULES_KILL : RULES_REVOKE;
+	if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH)
 		return RULES_REVOKE;
 	return RULES_KILL;
 }
@@ -610,7 +641,7 @@ static int on_found(void *user, void *data, size_t len)
 	if (!*e.comm)
 		name_of(s->pidfd, e.comm);
 	measure(f, &e);
-	e.done = carry_out(r, s);
+	e.done = carry_out(r, s, f->spared);
 	if (r->options.on_event)
 		r->options.on_event(&e, r->options.user);
 	return 0;

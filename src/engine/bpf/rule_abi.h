@@ -79,7 +79,7 @@ struct rule_conf {
 	uint32_t kernel_kill;
 };
 
-enum rule_op { RULE_JOIN = 1, RULE_LEAVE, RULE_BAR };
+enum rule_op { RULE_JOIN = 1, RULE_LEAVE, RULE_BAR, RULE_SPARE };
 
 /* What the programs but the bell are run with, by the publisher only. */
 struct rule_seat {
@@ -95,10 +95,12 @@ struct rule_seat {
 
 /*
  * Of the ring buffer.
+ * @spared: the process is not what joined, and is not to be killed
  * @diff: the shadow bytes as they were found, exclusive-or as they should be; first those before the data
  */
 struct rule_found {
 	uint64_t client;
+	uint64_t spared;
 	char comm[16];
 	uint64_t diff[2 * RULE_CANARY_WORDS];
 };
