@@ -54,9 +54,9 @@ static void test_bounds_alignment_and_values_are_checked(void **unused)
 	scene_new(&s, (struct rules_options){});
 	for (uint64_t off = 0; off < 96; off++)
 		for (uint64_t len = 0; len < 96; len++) {
-			int want = (off | len) % 8 || off + len > 72 ? -EFAULT
-				: len && off + len > 40              ? -EPERM
-								     : 0;
+			int want = (off | len) % 8 || off + len > RULE_WORDS * 8 ? -EFAULT
+				: len && off + len > 40                          ? -EPERM
+										 : 0;
 
 			for (int i = 0; i < RULE_WORDS; i++)
 				c->pool->data[i] = 1;
@@ -200,7 +200,8 @@ static void test_any_context_does_what_a_model_says(void **unused)
 {
 	static const uint64_t max[] = { 1, RULE_NUMBER_MAX, RULE_NUMBER_MAX, RULE_RATE_MAX,
 					RULE_RATE_MAX };
-	uint64_t model[RULE_WORDS] = { 1 }, random = 88172645463325252ULL;
+	uint64_t model[RULE_WORDS] = { [0] = 1, [WORD(alive) / 8] = 1 },
+		 random = 88172645463325252ULL;
 	unsigned int done = 0;
 	struct scene s;
 
@@ -227,7 +228,8 @@ static void test_any_context_does_what_a_model_says(void **unused)
 		}
 		if (!known)
 			want = -EPIPE;
-		else if ((p.off | p.len) % 8 || p.off > 72 || p.len > 72 - p.off)
+		else if ((p.off | p.len) % 8 || p.off > RULE_WORDS * 8 ||
+			 p.len > RULE_WORDS * 8 - p.off)
 			want = -EFAULT;
 		else if (p.len && p.off + p.len > 40)
 			want = -EPERM;
@@ -476,7 +478,8 @@ static int compare_u64(const void *a, const void *b)
  */
 static void kill_many(struct scene *s, bool rings, bool dispatches, const char *what)
 {
-	static const int64_t places[] = { -64, -1, 72, 135 };
+	static const int64_t places[] = { -64, -1, sizeof(struct port_rule),
+					  sizeof(struct port_rule) + 63 };
 	uint64_t lived[KILLS];
 
 	for (int i = 0; i < KILLS; i++)
@@ -634,7 +637,7 @@ static void test_a_write_is_not_carried_out_when_it_is_only_logged(void **unused
 	assert_int_equal(r, -EFAULT);
 	wait_for_event(&s);
 	assert_int_equal(s.event.done, RULES_LOG);
-	assert_int_equal(s.event.offset, 72 + 24);
+	assert_int_equal(s.event.offset, sizeof(struct port_rule) + 24);
 	assert_int_equal(s.event.bytes, 8);
 	assert_true(s.c.pool->after[3] == was);
 	assert_int_equal(look_at(&s.c).mark, 0);

@@ -25,6 +25,7 @@
 #define EPERM 1
 #define EFAULT 14
 #define EBUSY 16
+#define ENODEV 19
 #define EINVAL 22
 #define EPIPE 32
 #define ESRCH 3
@@ -347,7 +348,7 @@ static __always_inline int carry_out(struct slot *s, struct rule_pool *pool, __u
 	struct rule_state *st = only_value(&states, s->rule);
 	struct rule_page *page = only_value(&pages, s->rule);
 	__u64 first, end;
-	bool ours;
+	bool ours, alive;
 
 	if (!st || !page)
 		return -EPIPE;
@@ -369,12 +370,13 @@ static __always_inline int carry_out(struct slot *s, struct rule_pool *pool, __u
 			return -EINVAL;
 	bpf_spin_lock(&st->lock);
 	ours = st->owner == s->owner && ONCE(s->state) == USED;
-	if (ours) {
+	alive = st->rule.alive;
+	if (ours && alive) {
 		apply(st, s, pool, first, end);
 		publish(page, st, now);
 	}
 	bpf_spin_unlock(&st->lock);
-	return ours ? 0 : -EPIPE;
+	return !ours ? -EPIPE : alive ? 0 : -ENODEV;
 }
 
 /* A client's slot number stays within the table also while the processor only guesses that it does. */
@@ -592,6 +594,23 @@ int rule_own(struct rule_seat *seat)
 		return -EINVAL;
 	bpf_spin_lock(&st->lock);
 	st->owner = owner;
+	publish(page, st, now);
+	bpf_spin_unlock(&st->lock);
+	return 0;
+}
+
+/* Its control group is no more. */
+SEC("syscall")
+int rule_gone(struct rule_seat *seat)
+{
+	struct rule_state *st = only_value(&states, seat->rule);
+	struct rule_page *page = only_value(&pages, seat->rule);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!st || !page)
+		return -EINVAL;
+	bpf_spin_lock(&st->lock);
+	st->rule.alive = 0;
 	publish(page, st, now);
 	bpf_spin_unlock(&st->lock);
 	return 0;

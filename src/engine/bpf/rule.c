@@ -51,6 +51,7 @@ static const struct port_field rule_fields[] = {
 	PORT_FIELD(port_rule, denied, PORT_U64, "sockets"),
 	PORT_FIELD(port_rule, limited, PORT_U64, "sockets"),
 	PORT_FIELD(port_rule, marked, PORT_U64, "sockets"),
+	PORT_FIELD(port_rule, alive, PORT_U64, ""),
 };
 
 static const struct port_spec rule_spec = {
@@ -63,12 +64,18 @@ static const struct port_spec rule_spec = {
 
 _Static_assert(sizeof(rule_fields) / sizeof(rule_fields[0]) == RULE_WORDS, "one field a word");
 
-/* @sock: NULL: there is no such rule. */
+/*
+ * @sock: NULL: there is no such rule
+ * @link_fd: -1: its control group was gone when it was taken over
+ * @cgroup_fd: its directory; -1: not known
+ */
 struct rule {
 	struct rule_sock_bpf *sock;
 	uint64_t entry;
 	uint64_t owner;
 	int link_fd;
+	int cgroup_fd;
+	bool gone;
 };
 
 enum seat_state {
@@ -200,7 +207,8 @@ static int check_state(int fd)
 
 static int fill_maps(const struct rules *r, struct rule_sock_bpf *sock, bool is_new)
 {
-	const struct rule_state st = { .version = RULE_STATE_VERSION, .rule = { .allow = 1 } };
+	const struct rule_state st = { .version = RULE_STATE_VERSION,
+				       .rule = { .allow = 1, .alive = 1 } };
 	uint64_t words[RULE_PAGE_SIZE / 8] = {};
 	uint32_t zero = 0;
 	int page = bpf_map__fd(sock->maps.page);
@@ -244,10 +252,47 @@ static int link_rule(struct rule_sock_bpf *sock, int cgroup_fd, int old_link_fd)
 	return fd;
 }
 
+/*
+ * Was the control group removed? Its directory has no files then. The kernel lets go of the link too, but only when the last socket that was
+ * made in the group has ended.
+ */
+static bool is_empty(int cgroup_fd)
+{
+	return cgroup_fd >= 0 && faccessat(cgroup_fd, "cgroup.procs", F_OK, 0) && errno == ENOENT;
+}
+
+static bool is_removed(int cgroup_fd, int link_fd)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof(info);
+
+	if (link_fd < 0 || is_empty(cgroup_fd))
+		return true;
+	return !bpf_obj_get_info_by_fd(link_fd, &info, &len) && !info.cgroup.cgroup_id;
+}
+
+unsigned int rules_look(struct rules *r)
+{
+	unsigned int nr = 0;
+
+	for (uint32_t i = 0; i < RULES_MAX; i++) {
+		struct rule *rule = &r->rule[i];
+		struct rule_seat seat = { .rule = i };
+
+		if (!rule->sock || rule->gone || !is_removed(rule->cgroup_fd, rule->link_fd) ||
+		    run(r->bpf->progs.rule_gone, &seat))
+			continue;
+		rule->gone = true;
+		nr++;
+	}
+	return nr;
+}
+
 int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int state_fd)
 {
 	cleanup(free_sock_p) struct rule_sock_bpf *sock = NULL;
 	bool is_new = link_fd < 0;
+	cleanup_fd int dir = -1;
 	struct rule_seat seat = {};
 	int state, page, err;
 	uint32_t i = 0;
@@ -274,6 +319,11 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 	err = fill_maps(r, sock, is_new);
 	if (err)
 		return err;
+	if (cgroup_fd >= 0) {
+		dir = fcntl(cgroup_fd, F_DUPFD_CLOEXEC, 0);
+		if (dir < 0)
+			return -errno;
+	}
 	state = bpf_map__fd(sock->maps.state);
 	page = bpf_map__fd(sock->maps.page);
 	if (bpf_map_update_elem(bpf_map__fd(r->bpf->maps.states), &i, &state, BPF_ANY) ||
@@ -283,17 +333,24 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 		return err;
 	}
 	err = link_rule(sock, cgroup_fd, link_fd);
-	if (err < 0) {
+	/* The kernel's word for a link whose group is gone. */
+	if (err == -ENOLINK && !is_new) {
+		err = -1;
+	} else if (err < 0) {
 		forget_maps(r, i);
-		return err;
+		return err == -ENOENT ? -ENODEV : err;
 	}
-	r->rule[i] = (struct rule){
-		.sock = take_ptr(sock), .entry = entry, .owner = seat.owner, .link_fd = err
-	};
+	r->rule[i] = (struct rule){ .sock = take_ptr(sock),
+				    .entry = entry,
+				    .owner = seat.owner,
+				    .link_fd = err,
+				    .cgroup_fd = take_fd(&dir) };
 	r->nr_rules++;
 	/* From here on its predecessor's bells are refused, and the page has values. */
 	seat.rule = i;
-	return run(r->bpf->progs.rule_own, &seat);
+	err = run(r->bpf->progs.rule_own, &seat);
+	rules_look(r);
+	return err;
 }
 
 int rules_stored(const struct rules *r, uint64_t entry, int *ret_link_fd, int *ret_state_fd)
@@ -325,7 +382,8 @@ int rules_remove(struct rules *r, uint64_t entry)
 	}
 	run(r->bpf->progs.rule_own, &nobody);
 	bpf_link_detach(rule->link_fd);
-	close(rule->link_fd);
+	cleanup_close_p(&rule->link_fd);
+	cleanup_close_p(&rule->cgroup_fd);
 	forget_maps(r, i);
 	rule_sock_bpf__destroy(rule->sock);
 	*rule = (struct rule){};
@@ -661,7 +719,8 @@ void rules_free(struct rules *r)
 			rules_leave(r, r->seat[n].client);
 	for (size_t i = 0; i < RULES_MAX; i++)
 		if (r->rule[i].sock) {
-			close(r->rule[i].link_fd);
+			cleanup_close_p(&r->rule[i].link_fd);
+			cleanup_close_p(&r->rule[i].cgroup_fd);
 			rule_sock_bpf__destroy(r->rule[i].sock);
 		}
 	ring_buffer__free(r->events);

@@ -526,6 +526,25 @@ class Rules(PublisherCase):
             self.assertEqual(ports.post(self.folder, "rule", fd, 0o644, ports.RULE), 0)
             self.assertEqual(self.programs(), 1)
 
+    def test_its_group_is_removed_and_made_again(self):
+        self.assertEqual(self.values("rule")["alive"], "1")
+        with ports.Page(self.folder, "rule") as page:
+            self.assertEqual(self.cli("port", "write", "rule", "allow=0").returncode, 0)
+            harness.wait_until(lambda: harness.errno_of(os.rmdir, self.group) == 0, "nobody is in it")
+            os.mkdir(self.group)
+            harness.wait_until(lambda: page.values()["alive"] == [0], "who has it open sees it")
+        done = self.cli("port", "write", "rule", "mark=3")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("control group was removed", done.stderr)
+
+        def state():
+            return {port["name"]: port["gone"] for port in json.loads(self.cli("port", "ls", "--json").stdout)}["rule"]
+        self.assertTrue(state())
+        self.kill_publisher()
+        harness.wait_until(lambda: harness.errno_of(self.text, "rule") == 0, "another takes over")
+        self.assertEqual((self.values("rule")["alive"], self.values("rule")["allow"]), ("0", "0"))
+        self.assertTrue(state())
+
     def test_who_may(self):
         fd = os.open(self.group, os.O_RDONLY | os.O_DIRECTORY)
         got = harness.run_as(harness.USER_A, ports.post, self.folder, "theirs", fd, 0o644, ports.RULE)
