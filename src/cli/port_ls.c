@@ -27,6 +27,7 @@ struct item {
 	uint64_t age_ns;
 	int err;
 	bool writable;
+	bool ended; /* what it is of */
 };
 
 struct items {
@@ -95,6 +96,16 @@ static int by_name(const void *a, const void *b)
 	return strcmp(((const struct item *)a)->name, ((const struct item *)b)->name);
 }
 
+/* What an account or a rule is of may be gone while there still is a page of it. */
+static bool has_ended(struct kport *p, const char *what)
+{
+	struct kport_field f;
+	unsigned long alive;
+
+	return strcmp(what, "service") != 0 && kport_find(p, "alive", &f) == 0 &&
+		kport_read(p, &alive, sizeof(alive), f.offset) == sizeof(alive) && !alive;
+}
+
 static void ask(struct items *list, struct kshared *k, size_t which)
 {
 	struct item *item = &list->items[which];
@@ -107,6 +118,7 @@ static void ask(struct items *list, struct kshared *k, size_t which)
 		}
 	}
 	v.p = kport_open(k, item->name, O_RDONLY, 0);
+	item->ended = v.p && has_ended(v.p, item->e.what);
 	if (!v.p || kport_info(v.p, &v.info) < 0) {
 		item->err = errno;
 	} else {
@@ -120,7 +132,8 @@ static const char *state_of(const struct item *item)
 {
 	switch (item->err) {
 	case 0:
-		return item->info.gone ? "gone" : port_source_name(item->info.source);
+		return item->info.gone || item->ended ? "gone"
+						      : port_source_name(item->info.source);
 	case ECONNREFUSED:
 	case ESRCH:
 		return "gone";

@@ -204,6 +204,8 @@ static const struct hint write_hints[] = {
 	{ ERANGE, "a value is out of the range that its server takes", "see what it wants" },
 	{ EPERM, "its server does not let this user write that", "see what it wants" },
 	{ EACCES, "its server does not let this user write that", "see what it wants" },
+	{ ENODEV, "its control group was removed",
+	  "make the rule again, for the group that there is now" },
 	{ EFAULT, "that cannot be written", "see which fields it has with 'kshared port read'" },
 	{ ETIMEDOUT, "its server does not answer, and may carry it out later",
 	  "look after that process" },

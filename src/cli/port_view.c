@@ -33,6 +33,8 @@ const struct hint port_hints[] = {
 	{ EDQUOT, "it is open for writing by this user as often as it may", "close some" },
 	{ EPIPE, "its server is gone, or has shut this program out",
 	  "start it again, with 'kshared port serve --replace'" },
+	{ ENODEV, "its control group was removed",
+	  "make the rule again, for the group that there is now" },
 	{ ESRCH, "that process or control group is gone", "remove the port with 'kshared rm'" },
 	{ EOPNOTSUPP, "this kernel or processor cannot", "'kshared doctor' tells what is missing" },
 	{ 0 },

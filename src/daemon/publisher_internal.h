@@ -68,6 +68,7 @@ struct publish {
 	/* publisher_rules.c's */
 	struct rules *rules;
 	sd_event_source *rules_source;
+	sd_event_source *rules_timer;
 	struct held *held;
 };
 

@@ -200,6 +200,7 @@ static int make_room(struct publish *p, uid_t uid)
 
 static int new_account(struct publish *p, const struct message *m, struct account **ret)
 {
+	uint32_t owner = m->open.flags & PORT_OPEN_ALL ? PUBLISHER_ANYBODYS : m->open.owner;
 	bool cgroup = m->open.what == PORT_WHAT_CGROUP;
 	struct account *a;
 	uint64_t size;
@@ -213,7 +214,7 @@ static int new_account(struct publish *p, const struct message *m, struct accoun
 		return -ENOMEM;
 	*a = (struct account){ .entry = m->open.entry, .uid = m->open.uid, .cgroup = cgroup };
 	r = cgroup ? publisher_add_cgroup(p->bpf, m->target, &a->slot, &a->fd, &size)
-		   : publisher_add_task(p->bpf, m->target, &a->slot, &a->fd, &size);
+		   : publisher_add_task(p->bpf, m->target, owner, &a->slot, &a->fd, &size);
 	if (r < 0) {
 		free(a);
 		return r == -ENOSPC ? -EDQUOT : r;

@@ -16,7 +16,11 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <utlist.h>
+
+#define LOOK_USEC 1000000ULL
+#define LOOK_SLACK_USEC 250000
 
 enum { KEPT_LINK, KEPT_STATE, KEPT_CGROUP, NR_KEPT };
 
@@ -48,6 +52,24 @@ static int on_rules(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 	return 0;
 }
 
+static void look(struct publish *p)
+{
+	unsigned int nr = rules_look(p->rules);
+
+	if (nr)
+		log_info("%u rules of ports are of no control group any more: it was removed", nr);
+}
+
+static int on_look(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	struct publish *p = ctx;
+
+	look(p);
+	sd_event_source_set_time_relative(s, LOOK_USEC);
+	sd_event_source_set_enabled(s, p->held ? SD_EVENT_ONESHOT : SD_EVENT_OFF);
+	return 0;
+}
+
 static int load(struct publish *p)
 {
 	struct rules_options o = { .generation = p->generation, .on_event = on_event, .user = p };
@@ -61,7 +83,11 @@ static int load(struct publish *p)
 		return r == -EPERM || r == -ENOTSUP ? -EOPNOTSUPP : r;
 	}
 	r = sd_event_add_io(p->event, &p->rules_source, rules_fd(p->rules), EPOLLIN, on_rules, p);
+	if (r >= 0)
+		r = sd_event_add_time_relative(p->event, &p->rules_timer, CLOCK_MONOTONIC,
+					       LOOK_USEC, LOOK_SLACK_USEC, on_look, p);
 	if (r < 0) {
+		p->rules_source = sd_event_source_unref(p->rules_source);
 		rules_free(p->rules);
 		p->rules = NULL;
 	}
@@ -85,6 +111,8 @@ static int note(struct publish *p, uint64_t entry)
 	h->entry = entry;
 	h->told = true;
 	DL_APPEND(p->held, h);
+	sd_event_source_set_time_relative(p->rules_timer, LOOK_USEC);
+	sd_event_source_set_enabled(p->rules_timer, SD_EVENT_ONESHOT);
 	return 0;
 }
 
@@ -199,13 +227,13 @@ static void take_over(struct publish *p, const struct left *l)
 	if (r == 0)
 		r = note(p, l->entry);
 	/* Another version's, or half of one: as a new one, and then the old one is let go. */
-	else if (l->fds[KEPT_CGROUP] >= 0 && r != -ENOLINK && p->rules)
+	else if (l->fds[KEPT_CGROUP] >= 0 && p->rules)
 		r = begin(p, l->entry, l->fds[KEPT_CGROUP]);
 	if (r == 0)
 		return;
 	log_error("a rule of ports could not be taken over: %s", strerror(-r));
 	/* Of a group that is gone there is nothing left to hold. Any other stays in force as it is. */
-	if (r == -ENOLINK)
+	if (r == -ENODEV)
 		publish_tell(PUB_DROP, l->entry, 0, -1);
 }
 
@@ -256,6 +284,7 @@ int publish_rule(struct publish *p, struct message *m)
 		if (r < 0)
 			return r;
 	}
+	look(p);
 	r = rules_join(p->rules, m->open.entry, m->open.uid, m->open.gid, m->open.pid, m->pidfd,
 		       m->open.access, &hello, fds, &nr, &seat);
 	if (r < 0)
@@ -286,6 +315,7 @@ void publish_rules_end(struct publish *p)
 		DL_DELETE(p->held, h);
 		free(h);
 	}
+	sd_event_source_unref(p->rules_timer);
 	sd_event_source_unref(p->rules_source);
 	rules_free(p->rules);
 }

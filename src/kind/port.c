@@ -109,6 +109,7 @@ static int pid_of(int pidfd)
 	return pid > 0 ? pid : -ESRCH;
 }
 
+/* Asked again when the account is made (engine/bpf/publisher.h), which is later, by the time its process may be another's. */
 static int check_task(int fd, const struct cred *c)
 {
 	struct proc_info info;
@@ -193,6 +194,7 @@ static void set_poster(struct port_priv *p, const struct request *rq)
 	p->posted_ns = tree_now();
 	p->poster_uid = rq->cred->uid;
 	p->poster_pid = (uint32_t)rq->cred->tid;
+	p->poster_sees_all = rq->cred->override;
 	memcpy(p->poster_comm, info.comm, sizeof(p->poster_comm));
 }
 
@@ -412,6 +414,10 @@ void port_fill_open(struct port_open *ret, struct entry *e, const struct request
 		.pid = (uint32_t)rq->cred->tid,
 		.entry = p->what == PORT_WHAT_SERVICE ? 0 : e->id,
 	};
+	if (p->what == PORT_WHAT_TASK) {
+		ret->owner = p->poster_uid;
+		ret->flags = p->poster_sees_all ? PORT_OPEN_ALL : 0;
+	}
 	fill_name(ret->name, sizeof(ret->name), e);
 }
 

@@ -12,6 +12,7 @@
  * struct port_priv - an entry's private part: saved, so it only grows into @reserved.
  * @what: enum port_what
  * @page: of PORT_WHAT_PAGE: enum port_page, or one that a later version knows
+ * @poster_sees_all: the poster could pass over modes
  */
 struct port_priv {
 	uint32_t what;
@@ -20,7 +21,9 @@ struct port_priv {
 	uint32_t poster_uid;
 	uint32_t poster_pid;
 	char poster_comm[16];
-	uint64_t reserved[3];
+	uint32_t poster_sees_all;
+	uint32_t reserved_word;
+	uint64_t reserved[2];
 };
 
 _Static_assert(sizeof(struct port_priv) == 64, "saved");

@@ -96,6 +96,8 @@ struct port_clock {
  * @utime, @stime: as the timer's ticks found it. /proc/PID/stat, and so the sampler, shows the two scaled so that together
  *                 they are @runtime
  * @runtime: as the scheduler measured it; of a thread that runs, up to its last tick. From the sampler: in ticks
+ * @io_shown: 0: the other io_ are 0 and mean nothing. Counts of I/O tell of what a program reads, so an account that an ordinary user
+ *            has made shows them only as long as the process is his, may be looked into, and has executed no other program
  */
 struct port_task {
 	uint64_t alive;
@@ -105,6 +107,7 @@ struct port_task {
 	uint64_t rss, rss_file, rss_anon, rss_shmem;
 	uint64_t io_rchar, io_wchar, io_syscr, io_syscw, io_read_bytes, io_write_bytes,
 		io_cancelled_write_bytes;
+	uint64_t io_shown;
 };
 
 /*
@@ -258,6 +261,7 @@ static const struct port_field port_task_fields[] = {
 	PORT_FIELD(port_task, io_read_bytes, PORT_U64, "B"),
 	PORT_FIELD(port_task, io_write_bytes, PORT_U64, "B"),
 	PORT_FIELD(port_task, io_cancelled_write_bytes, PORT_U64, "B"),
+	PORT_FIELD(port_task, io_shown, PORT_U64, ""),
 };
 
 static const struct port_field port_cgroup_fields[] = {

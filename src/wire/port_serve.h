@@ -79,12 +79,16 @@ enum port_what {
 #define PORT_OPEN_HOLD \
 	(1u << 2) /* it begins to hold; port_hello says whether it does, without descriptors */
 #define PORT_OPEN_DROP (1u << 3) /* the entry has ended; no descriptors */
+#define PORT_OPEN_ALL (1u << 4) /* who posted a task may see everybody's */
 
 /* Descriptors, in this order: the client's socket, its pidfd, the target. */
 struct port_open {
 	uint32_t magic;
 	uint32_t what;
-	uint32_t page;
+	union {
+		uint32_t page; /* PORT_WHAT_PAGE */
+		uint32_t owner; /* PORT_WHAT_TASK: whose process it is to be; see PORT_OPEN_ALL */
+	};
 	uint32_t access; /* 4 read, 2 write */
 	uint32_t flags;
 	uint32_t uid;

@@ -21,6 +21,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -29,6 +30,7 @@
 #include <unistd.h>
 
 #define NR_ACCOUNTS 256
+#define NOBODY 65534
 #define DEADLINE_NS 10000000000ULL
 
 static struct publisher *publisher;
@@ -95,7 +97,8 @@ static struct account add_task(pid_t pid)
 	struct account a;
 	uint64_t size;
 
-	assert_int_equal(publisher_add_task(publisher, pidfd, &slot, &fd, &size), 0);
+	assert_int_equal(
+		publisher_add_task(publisher, pidfd, PUBLISHER_ANYBODYS, &slot, &fd, &size), 0);
 	close(pidfd);
 	a = map_account(slot, fd, size);
 	assert_string_equal(a.head->name, "task");
@@ -198,7 +201,9 @@ static void test_its_number_is_used_again(void **state)
 	assert_int_equal(start_with_number(pid), pid);
 	look(&a, &t);
 	assert_int_equal(t.alive, 0);
-	assert_int_equal(publisher_add_task(publisher, pidfd, &slot, &fd, &size), -ESRCH);
+	assert_int_equal(
+		publisher_add_task(publisher, pidfd, PUBLISHER_ANYBODYS, &slot, &fd, &size),
+		-ESRCH);
 	drop(&a);
 	a = add_task(pid);
 	look(&a, &t);
@@ -291,6 +296,108 @@ static void test_another_thread_executes(void **state)
 	close(go[1]);
 }
 
+/* It reads what comes, as a user who may look into it, or not; and is another program, of the same user, when it has read "x". */
+static pid_t start_reader(const int in[2], bool dumpable)
+{
+	pid_t pid = fork();
+	char c;
+
+	if (pid)
+		return pid;
+	close(in[1]);
+	if (setresgid(NOBODY, NOBODY, NOBODY) || setresuid(NOBODY, NOBODY, NOBODY) ||
+	    prctl(PR_SET_DUMPABLE, dumpable) || prctl(PR_SET_NAME, "reader"))
+		_exit(1);
+	while (read(in[0], &c, 1) == 1)
+		if (c == 'x') {
+			dup2(in[0], 0);
+			execl("/bin/cat", "cat", NULL);
+		}
+	_exit(0);
+}
+
+static int add_owned(pid_t pid, uint32_t owner, struct account *ret)
+{
+	int pidfd = pidfd_open_of(pid), slot, fd, r;
+	uint64_t size;
+
+	r = publisher_add_task(publisher, pidfd, owner, &slot, &fd, &size);
+	close(pidfd);
+	if (r == 0)
+		*ret = map_account(slot, fd, size);
+	return r;
+}
+
+static void wait_named(const struct account *a, const char *name, struct port_task *ret)
+{
+	uint64_t end = now_ns() + DEADLINE_NS;
+
+	do {
+		look(a, ret);
+		assert_true(now_ns() < end);
+	} while (strcmp(ret->comm, name) != 0 || ret->state[0] != 'S');
+}
+
+static void test_counts_of_io_are_of_the_program_that_was_there(void **state)
+{
+	struct account own, all;
+	struct port_task t;
+	int in[2];
+	pid_t pid;
+
+	need_bpf();
+	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+	pid = start_reader(in, true);
+	assert_int_equal(add_owned(pid, PUBLISHER_ANYBODYS, &all), 0);
+	wait_named(&all, "reader", &t);
+	assert_int_equal(add_owned(pid, NOBODY, &own), 0);
+	if (!port_find(own.head, "io_rchar"))
+		skip();
+	assert_int_equal(add_owned(pid, NOBODY + 1, &own), -EACCES);
+	assert_int_equal(write(in[1], "abc", 3), 3);
+	do
+		look(&own, &t);
+	while (t.io_rchar < 3);
+	assert_int_equal(t.io_shown, 1);
+	assert_int_equal(write(in[1], "x", 1), 1);
+	wait_named(&own, "cat", &t);
+	assert_int_equal(t.io_shown, 0);
+	assert_int_equal(t.io_rchar | t.io_wchar | t.io_syscr | t.io_syscw | t.io_read_bytes, 0);
+	assert_true(t.rss > 0);
+	look(&all, &t);
+	assert_int_equal(t.io_shown, 1);
+	assert_true(t.io_rchar > 4);
+	drop(&all);
+	drop(&own);
+	/* Taken anew, it is the program that is there now. */
+	assert_int_equal(add_owned(pid, NOBODY, &own), 0);
+	look(&own, &t);
+	assert_int_equal(t.io_shown, 1);
+	drop(&own);
+	close(in[1]);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(in[0]);
+}
+
+static void test_who_may_not_be_looked_into_has_no_account(void **state)
+{
+	struct account a;
+	struct port_task t;
+	int in[2];
+	pid_t pid;
+
+	need_bpf();
+	assert_int_equal(pipe2(in, O_CLOEXEC), 0);
+	pid = start_reader(in, false);
+	assert_int_equal(add_owned(pid, PUBLISHER_ANYBODYS, &a), 0);
+	wait_named(&a, "reader", &t);
+	drop(&a);
+	assert_int_equal(add_owned(pid, NOBODY, &a), -EACCES);
+	close(in[1]);
+	assert_int_equal(waitpid(pid, NULL, 0), pid);
+	close(in[0]);
+}
+
 static void test_what_is_no_process(void **state)
 {
 	int null, slot = -1, fd = -1;
@@ -298,8 +405,10 @@ static void test_what_is_no_process(void **state)
 
 	need_bpf();
 	null = open("/dev/null", O_RDONLY | O_CLOEXEC);
-	assert_int_equal(publisher_add_task(publisher, null, &slot, &fd, &size), -EBADF);
-	assert_int_equal(publisher_add_task(publisher, 9999, &slot, &fd, &size), -EBADF);
+	assert_int_equal(publisher_add_task(publisher, null, PUBLISHER_ANYBODYS, &slot, &fd, &size),
+			 -EBADF);
+	assert_int_equal(publisher_add_task(publisher, 9999, PUBLISHER_ANYBODYS, &slot, &fd, &size),
+			 -EBADF);
 	assert_int_equal(publisher_add_cgroup(publisher, null, &slot, &fd, &size), -EINVAL);
 	close(null);
 	null = open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -320,7 +429,9 @@ static void test_as_many_as_there_is_room_for(void **state)
 	pidfd = pidfd_open_of(getpid());
 	for (int i = 0; i < NR_ACCOUNTS; i++)
 		a[i] = add_task(getpid());
-	assert_int_equal(publisher_add_task(publisher, pidfd, &slot, &fd, &size), -ENOSPC);
+	assert_int_equal(
+		publisher_add_task(publisher, pidfd, PUBLISHER_ANYBODYS, &slot, &fd, &size),
+		-ENOSPC);
 	look(&a[0], &t);
 	look(&a[NR_ACCOUNTS - 1], &t);
 	assert_int_equal(t.pid, getpid());
@@ -341,7 +452,8 @@ static void test_a_removed_one_gets_old(void **state)
 
 	need_bpf();
 	pidfd = pidfd_open_of(getpid());
-	assert_int_equal(publisher_add_task(publisher, pidfd, &slot, &fd, &size), 0);
+	assert_int_equal(
+		publisher_add_task(publisher, pidfd, PUBLISHER_ANYBODYS, &slot, &fd, &size), 0);
 	h = mmap(NULL, size, PROT_READ, MAP_SHARED, fd, 0);
 	assert_ptr_not_equal(h, MAP_FAILED);
 	assert_ptr_equal(mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), MAP_FAILED);
@@ -460,6 +572,8 @@ int main(void)
 		cmocka_unit_test(test_its_number_is_used_again),
 		cmocka_unit_test(test_threads_are_counted_dead_or_alive),
 		cmocka_unit_test(test_another_thread_executes),
+		cmocka_unit_test(test_counts_of_io_are_of_the_program_that_was_there),
+		cmocka_unit_test(test_who_may_not_be_looked_into_has_no_account),
 		cmocka_unit_test(test_what_is_no_process),
 		cmocka_unit_test(test_as_many_as_there_is_room_for),
 		cmocka_unit_test(test_a_removed_one_gets_old),

@@ -90,6 +90,7 @@ static const struct rule rules[] = {
 	{ TASK, "min_flt", GROWS, 0 },
 	{ TASK, "maj_flt", GROWS, 0 },
 	{ TASK, "rss", GAUGE, 0 },
+	{ TASK, "io_shown", STEPS, 1 },
 	{ TASK, "io_", GROWS, 0 },
 	{ TASK, "", OTHER, 0 },
 	{ CGROUP, "cpu_", GROWS, 999 },
@@ -560,7 +561,7 @@ static void test_every_field_is_its_source(void **state)
 	for (int i = 0; i < NR_PORT_PAGES; i++)
 		if (from_sampler & 1U << i)
 			subjects[i].head = map_page(sampler_fd(only, i), sampler_size(only, i));
-	assert_int_equal(publisher_add_task(p, pidfd, &slot, &fd, &size), 0);
+	assert_int_equal(publisher_add_task(p, pidfd, PUBLISHER_ANYBODYS, &slot, &fd, &size), 0);
 	subjects[TASK].head = map_page(fd, size);
 	assert_int_equal(sampler_add_task(source, pidfd, &slot, &fd, &size), 0);
 	subjects[TASK].source = map_page(fd, size);

@@ -349,6 +349,108 @@ static void test_a_rule_does_not_lapse_from_publisher_to_publisher(void **unused
 	group_free(&g);
 }
 
+/* Return: a socket that was made in it, or -1: while there is one the kernel has the programs attached. */
+static int remove_group(struct group *g, bool with_socket)
+{
+	int fd = -1;
+	pid_t child;
+
+	if (with_socket) {
+		int ends[2];
+
+		assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends), 0);
+		child = fork();
+		if (child == 0) {
+			char procs[PATH_MAX + 16];
+			char byte = 0;
+			int to, s;
+
+			snprintf(procs, sizeof(procs), "%s/cgroup.procs", g->path);
+			to = open(procs, O_WRONLY | O_CLOEXEC);
+			MUST(to >= 0 && write(to, "0", 1) == 1);
+			s = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+			MUST(s >= 0 && give(ends[1], &byte, 1, &s, 1));
+			_exit(0);
+		}
+		assert_true(take(ends[0], &(char){ 0 }, 1, &fd, 1));
+		assert_int_equal(waitpid(child, NULL, 0), child);
+		close(ends[0]);
+		close(ends[1]);
+	}
+	close(g->agent_fd);
+	assert_int_equal(waitpid(g->agent, NULL, 0), g->agent);
+	g->agent = 0;
+	while (rmdir(g->path))
+		assert_int_equal(errno, EBUSY);
+	return fd;
+}
+
+static void check_gone(struct client *c, struct port_rule before)
+{
+	assert_int_equal(look_at(c).alive, 0);
+	assert_int_equal(look_at(c).allow, 0);
+	assert_int_equal(look_at(c).denied, before.denied);
+	assert_int_equal(put(c, WORD(mark), 3), -ENODEV);
+	assert_int_equal(poll_write(c, WORD(mark), 8), -ENODEV);
+	assert_int_equal(look_at(c).mark, 0);
+}
+
+static void end_of_a_group(bool with_socket)
+{
+	const struct rules_options o = {};
+	struct rules *r = rules_of(&o), *after;
+	struct port_rule before;
+	int link, state, held, fds[2];
+	struct client c;
+	struct group g;
+
+	group_new(&g);
+	assert_int_equal(rules_add(r, ENTRY, g.fd, -1, -1), 0);
+	client_open(&c, r);
+	assert_int_equal(look_at(&c).alive, 1);
+	assert_int_equal(put(&c, WORD(alive), 0), -EPERM);
+	assert_int_equal(rules_look(r), 0);
+	if (!with_socket) {
+		assert_int_equal(put(&c, WORD(allow), 0), 0);
+		assert_int_equal(ask(&g).error, EPERM);
+	}
+	held = remove_group(&g, with_socket);
+	if (with_socket)
+		assert_int_equal(put(&c, WORD(allow), 0), 0);
+	before = look_at(&c);
+	assert_int_equal(rules_look(r), 1);
+	assert_int_equal(rules_look(r), 0);
+	check_gone(&c, before);
+	/* Another one in its place is another one. */
+	assert_int_equal(mkdir(g.path, 0755), 0);
+	assert_int_equal(rules_look(r), 0);
+	assert_int_equal(rules_add(r, ENTRY + 1, g.fd, -1, -1), -ENODEV);
+	client_close(&c);
+	assert_int_equal(rules_stored(r, ENTRY, &link, &state), 0);
+	fds[0] = fcntl(link, F_DUPFD_CLOEXEC, 0);
+	fds[1] = fcntl(state, F_DUPFD_CLOEXEC, 0);
+	rules_free(r);
+	/* Whoever takes it over takes over a rule that is at its end. */
+	after = rules_of(&o);
+	assert_int_equal(rules_add(after, ENTRY, g.fd, fds[0], fds[1]), 0);
+	client_open(&c, after);
+	check_gone(&c, before);
+	client_close(&c);
+	assert_int_equal(rules_remove(after, ENTRY), 0);
+	rules_free(after);
+	if (held >= 0)
+		close(held);
+	close(fds[0]);
+	close(fds[1]);
+	group_free(&g);
+}
+
+static void test_a_rule_ends_with_its_group(void **unused)
+{
+	end_of_a_group(false);
+	end_of_a_group(true);
+}
+
 static void test_a_bell_is_dead_when_its_publisher_has_a_successor(void **unused)
 {
 	const struct rules_options o = {};
@@ -577,6 +679,7 @@ int main(void)
 		cmocka_unit_test(test_a_removed_rule_is_out_of_force),
 		cmocka_unit_test(test_what_is_no_control_group_is_refused),
 		cmocka_unit_test(test_a_rule_does_not_lapse_from_publisher_to_publisher),
+		cmocka_unit_test(test_a_rule_ends_with_its_group),
 		cmocka_unit_test(test_a_bell_is_dead_when_its_publisher_has_a_successor),
 		cmocka_unit_test(test_all_is_gone_with_the_last_descriptor),
 		cmocka_unit_test(test_one_user_has_so_many_pools_and_all_together_so_many),

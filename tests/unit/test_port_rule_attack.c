@@ -54,9 +54,9 @@ static void test_bounds_alignment_and_values_are_checked(void **unused)
 	scene_new(&s, (struct rules_options){});
 	for (uint64_t off = 0; off < 96; off++)
 		for (uint64_t len = 0; len < 96; len++) {
-			int want = (off | len) % 8 || off + len > 72 ? -EFAULT
-				: len && off + len > 40              ? -EPERM
-								     : 0;
+			int want = (off | len) % 8 || off + len > RULE_WORDS * 8 ? -EFAULT
+				: len && off + len > 40                          ? -EPERM
+										 : 0;
 
 			for (int i = 0; i < RULE_WORDS; i++)
 				c->pool->data[i] = 1;
@@ -200,7 +200,8 @@ static void test_any_context_does_what_a_model_says(void **unused)
 {
 	static const uint64_t max[] = { 1, RULE_NUMBER_MAX, RULE_NUMBER_MAX, RULE_RATE_MAX,
 					RULE_RATE_MAX };
-	uint64_t model[RULE_WORDS] = { 1 }, random = 88172645463325252ULL;
+	uint64_t model[RULE_WORDS] = { [0] = 1, [WORD(alive) / 8] = 1 },
+		 random = 88172645463325252ULL;
 	unsigned int done = 0;
 	struct scene s;
 
@@ -227,7 +228,8 @@ static void test_any_context_does_what_a_model_says(void **unused)
 		}
 		if (!known)
 			want = -EPIPE;
-		else if ((p.off | p.len) % 8 || p.off > 72 || p.len > 72 - p.off)
+		else if ((p.off | p.len) % 8 || p.off > RULE_WORDS * 8 ||
+			 p.len > RULE_WORDS * 8 - p.off)
 			want = -EFAULT;
 		else if (p.len && p.off + p.len > 40)
 			want = -EPERM;
@@ -430,7 +432,7 @@ static uint64_t kill_one(struct scene *s, int64_t at, bool rings, bool dispatche
 		scribble(gate[1], v, at, rings);
 	pidfd = (int)syscall(SYS_pidfd_open, child, 0);
 	assert_true(pidfd >= 0);
-	assert_int_equal(client_join(&c, s->r, 1000, child, pidfd, 6), 0);
+	assert_int_equal(client_join(&c, s->r, 0, child, pidfd, 6), 0);
 	s->nr_events = 0;
 	assert_true(give(gate[0], &c, sizeof(c), c.fds, 3));
 	while (waitid(P_PIDFD, pidfd, &info, WEXITED | WNOHANG | WNOWAIT) == 0 && !info.si_pid)
@@ -447,7 +449,7 @@ static uint64_t kill_one(struct scene *s, int64_t at, bool rings, bool dispatche
 	assert_int_equal(s->nr_events, 1);
 	assert_int_equal(s->event.client, c.id);
 	assert_int_equal(s->event.entry, ENTRY);
-	assert_int_equal(s->event.uid, 1000);
+	assert_int_equal(s->event.uid, 0);
 	assert_int_equal(s->event.pid, child);
 	assert_string_equal(s->event.comm, "scribbler");
 	assert_int_equal(s->event.offset, at);
@@ -476,7 +478,8 @@ static int compare_u64(const void *a, const void *b)
  */
 static void kill_many(struct scene *s, bool rings, bool dispatches, const char *what)
 {
-	static const int64_t places[] = { -64, -1, 72, 135 };
+	static const int64_t places[] = { -64, -1, sizeof(struct port_rule),
+					  sizeof(struct port_rule) + 63 };
 	uint64_t lived[KILLS];
 
 	for (int i = 0; i < KILLS; i++)
@@ -549,6 +552,77 @@ static void test_who_is_shut_out_can_write_no_more(void **unused)
 	scene_free(&s);
 }
 
+/* When it is told to, it becomes another: executes something ('e'), or is another user's ('u'). Then it waits for the end of @stay. */
+static void become(char how, int stay, int told)
+{
+	char c;
+
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	MUST(read(stay, &c, 1) == 1);
+	if (how == 'e') {
+		MUST(dup2(stay, 0) == 0);
+		execl("/bin/cat", "cat", NULL);
+	}
+	MUST(how != 'u' || setresuid(NOBODY, NOBODY, NOBODY) == 0);
+	close(told);
+	MUST(read(stay, &c, 1) == 0);
+	_exit(0);
+}
+
+/* Whoever else has the pool clobbers it, and the process that joined as @uid's lives. */
+static void spare_one(char how, uint32_t uid, bool no_kernel_kill)
+{
+	int stay[2], told[2], pidfd;
+	siginfo_t info = {};
+	struct client c;
+	struct scene s;
+	pid_t child;
+	char byte;
+
+	scene_new(
+		&s,
+		(struct rules_options){ .period_ns = PERIOD_NS, .no_kernel_kill = no_kernel_kill });
+	assert_int_equal(pipe2(stay, O_CLOEXEC), 0);
+	assert_int_equal(pipe2(told, O_CLOEXEC), 0);
+	child = fork();
+	if (child == 0) {
+		close(stay[1]);
+		close(told[0]);
+		become(how, stay[0], told[1]);
+	}
+	close(told[1]);
+	pidfd = (int)syscall(SYS_pidfd_open, child, 0);
+	assert_true(pidfd >= 0);
+	assert_int_equal(client_join(&c, s.r, uid, child, pidfd, 6), 0);
+	client_map(&c);
+	assert_int_equal(write(stay[1], "", 1), 1);
+	assert_int_equal(read(told[0], &byte, 1), 0);
+	((volatile char *)c.pool->data)[-1] ^= 1;
+	wait_for_event(&s);
+	assert_int_equal(s.event.done, RULES_REVOKE);
+	assert_int_equal(ring(&c, 0, 8), -EPIPE);
+	close(stay[1]);
+	assert_int_equal(waitid(P_PIDFD, (id_t)pidfd, &info, WEXITED), 0);
+	assert_int_equal(info.si_code, CLD_EXITED);
+	assert_int_equal(info.si_status, 0);
+	rules_leave(s.r, c.id);
+	client_close(&c);
+	close(stay[0]);
+	close(told[0]);
+	close(pidfd);
+	scene_free(&s);
+}
+
+static void test_who_has_become_another_is_shut_out_and_not_killed(void **unused)
+{
+	spare_one('e', 0, false);
+	spare_one('u', 0, false);
+	spare_one('u', 0, true);
+	/* It was another's when it asked, or when it was let in. */
+	spare_one(0, NOBODY, false);
+	spare_one(0, NOBODY, true);
+}
+
 static void test_a_write_is_not_carried_out_when_it_is_only_logged(void **unused)
 {
 	struct scene s;
@@ -563,7 +637,7 @@ static void test_a_write_is_not_carried_out_when_it_is_only_logged(void **unused
 	assert_int_equal(r, -EFAULT);
 	wait_for_event(&s);
 	assert_int_equal(s.event.done, RULES_LOG);
-	assert_int_equal(s.event.offset, 72 + 24);
+	assert_int_equal(s.event.offset, sizeof(struct port_rule) + 24);
 	assert_int_equal(s.event.bytes, 8);
 	assert_true(s.c.pool->after[3] == was);
 	assert_int_equal(look_at(&s.c).mark, 0);
@@ -613,6 +687,7 @@ int main(void)
 		cmocka_unit_test(test_who_scribbles_dies_within_a_period),
 		cmocka_unit_test(test_who_scribbles_is_killed_by_pidfd_if_the_kernel_cannot),
 		cmocka_unit_test(test_who_is_shut_out_can_write_no_more),
+		cmocka_unit_test(test_who_has_become_another_is_shut_out_and_not_killed),
 		cmocka_unit_test(test_a_write_is_not_carried_out_when_it_is_only_logged),
 		cmocka_unit_test(test_who_has_ended_cannot_join),
 	};

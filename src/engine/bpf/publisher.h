@@ -30,6 +30,7 @@
 
 #define PUBLISHER_PERIOD_NS 1000000
 #define PUBLISHER_TICK_NS 100000000
+#define PUBLISHER_ANYBODYS UINT32_MAX
 
 struct publisher;
 
@@ -64,14 +65,16 @@ int publisher_hold_fd(const struct publisher *p);
 /**
  * publisher_add_task() - a page of what a process uses (struct port_task).
  * @pidfd: of the process; stays the caller's, who may close it
+ * @owner: whose it must be, as all its ids say: its counts of I/O are shown only while it is what it is now; PUBLISHER_ANYBODYS:
+ *         whose it is does not matter, and they are always shown
  * @ret_slot: for publisher_remove()
  * @ret_fd: the page, a frozen map; borrowed
  * The page is of this very process, also when its number is used again. Of a process with more than 256 threads the sums lack
  * some (struct port_task). Waits for the first sample, some periods.
- * Return: 0; -EBADF no pidfd; -ESRCH it has ended; -EINVAL a thread that is not the main one; -EOPNOTSUPP processes of this pid
+ * Return: 0; -EBADF no pidfd; -ESRCH it has ended; -EACCES it is not @owner's, or may not be looked into; -EINVAL a thread that is not the main one; -EOPNOTSUPP processes of this pid
  * namespace cannot be found by their numbers on this kernel; -ENOSPC 256 accounts; -errno.
  */
-int publisher_add_task(struct publisher *p, int pidfd, int *ret_slot, int *ret_fd,
+int publisher_add_task(struct publisher *p, int pidfd, uint32_t owner, int *ret_slot, int *ret_fd,
 		       uint64_t *ret_size);
 
 /**

@@ -63,20 +63,28 @@ struct publisher_found {
 
 enum publisher_kind { PUBLISHER_FREE, PUBLISHER_TASK, PUBLISHER_CGROUP };
 
-/* A slot's task or cgroup, as a kernel address: the slot holds a reference. */
+/*
+ * A slot's task or cgroup, as a kernel address: the slot holds a reference.
+ * @all: its counts of I/O are shown whatever becomes of it; else while it has
+ * @exec_id: executed nothing since it was taken, and
+ * @uids: is whose it was: real, effective, saved
+ */
 struct publisher_account {
 	uint64_t at;
 	uint64_t kind;
+	uint64_t all;
+	uint64_t exec_id;
+	uint64_t uids[3];
 };
 
 /*
  * The context of publisher_take() and publisher_drop().
+ * @all: as in struct publisher_account
  * @id: a process's number, or a cgroup's
  * @ino: the process's own, never used again; 0: this kernel has none
- * @ret_tgid, @ret_has: of the process; of the cgroup, 1 << enum publisher_has
  */
 struct publisher_take {
-	unsigned int kind, slot;
+	unsigned int kind, slot, all, unused;
 	uint64_t id, ino;
 };
 

@@ -12,6 +12,8 @@
 
 #define ESRCH 3
 #define EINVAL 22
+#define DUMPABLE_BITS 3 /* of a memory's flags */
+#define DUMPABLE 1
 #define TASK_REPORT 0x7f
 #define TASK_NOLOAD 0x402 /* both bits: idle, though uninterruptible */
 #define TASK_LOCKED 0x9000 /* either bit, of a lock or of the freezer: uninterruptible */
@@ -150,14 +152,61 @@ static __always_inline void read_rss(struct port_task *d, __u64 leader)
 	d->rss = file + anon + shmem;
 }
 
-static __always_inline void publish_task(struct page *p, __u64 task, __u64 now)
+static __always_inline __u64 uid_of(__u64 task, int which)
 {
+	struct cred *c = AT(cred, POINTER(task_struct, task, real_cred));
+
+	return which == 0 ? c->uid.val : which == 1 ? c->euid.val : c->suid.val;
+}
+
+/* May what it has memory of be looked into by its user? What has none left is not asked. */
+static __always_inline bool is_dumpable(__u64 task)
+{
+	__u64 mm = POINTER(task_struct, task, mm), flags;
+
+	if (bpf_core_field_exists(((struct mm_struct___plain *)0)->flags))
+		flags = bpf_core_field_offset(struct mm_struct___plain, flags);
+	else if (bpf_core_field_exists(((struct mm_struct *)0)->flags))
+		flags = bpf_core_field_offset(struct mm_struct, flags);
+	else
+		return true;
+	return !mm || (u64_at(mm + flags) & DUMPABLE_BITS) == DUMPABLE;
+}
+
+/*
+ * As /proc/PID/io, which asks at each reading: how much a program reads tells of what it reads. One that was executed since is another
+ * program, set-user-ID perhaps. Asked after the counts were read: what was read before is of before.
+ */
+static __always_inline bool shows_io(const struct publisher_account *a, __u64 task)
+{
+	return a->all ||
+		(AT(task_struct, task)->self_exec_id == a->exec_id &&
+		 uid_of(task, 0) == a->uids[0] && uid_of(task, 1) == a->uids[1] &&
+		 uid_of(task, 2) == a->uids[2] && is_dumpable(task));
+}
+
+static __always_inline void publish_io(struct port_task *d, const struct threads *sum)
+{
+	d->io_rchar = sum->rchar;
+	d->io_wchar = sum->wchar;
+	d->io_syscr = sum->syscr;
+	d->io_syscw = sum->syscw;
+	d->io_read_bytes = sum->read_bytes;
+	d->io_write_bytes = sum->write_bytes;
+	d->io_cancelled_write_bytes = sum->cancelled_write_bytes;
+}
+
+static __always_inline void publish_task(struct page *p, const struct publisher_account *a,
+					 __u64 now)
+{
+	__u64 task = a->at;
 	__u64 signal = POINTER(task_struct, task, signal), leader, head;
 	struct signal_struct *s = AT(signal_struct, signal);
 	struct threads sum = {};
 	__u32 seq, threads, live;
 	struct port_task *d;
 	struct task_struct *t;
+	bool shown;
 
 	/* A thread that ends adds what it had to the process's, and leaves the list, under this lock. */
 	seq = s->stats_lock.seqcount.seqcount.sequence;
@@ -183,6 +232,8 @@ static __always_inline void publish_task(struct page *p, __u64 task, __u64 now)
 	threads = s->nr_threads;
 	live = s->live.counter;
 	barrier();
+	shown = shows_io(a, leader);
+	barrier();
 	if (s->stats_lock.seqcount.seqcount.sequence != seq || !begin(p))
 		return;
 	d = (void *)p + conf.task_off;
@@ -202,13 +253,8 @@ static __always_inline void publish_task(struct page *p, __u64 task, __u64 now)
 	d->maj_flt = sum.maj_flt;
 	d->nvcsw = sum.nvcsw;
 	d->nivcsw = sum.nivcsw;
-	d->io_rchar = sum.rchar;
-	d->io_wchar = sum.wchar;
-	d->io_syscr = sum.syscr;
-	d->io_syscw = sum.syscw;
-	d->io_read_bytes = sum.read_bytes;
-	d->io_write_bytes = sum.write_bytes;
-	d->io_cancelled_write_bytes = sum.cancelled_write_bytes;
+	d->io_shown = shown;
+	publish_io(d, shown ? &sum : &(struct threads){});
 	read_rss(d, leader);
 	end(p, now);
 }
@@ -288,7 +334,7 @@ static long publish_account(__u32 i, struct round *r)
 	if (!p)
 		return 0;
 	if (a->kind == PUBLISHER_TASK)
-		publish_task(p, a->at, r->now);
+		publish_task(p, a, r->now);
 	else
 		publish_cgroup(p, a->at, r->now);
 	return 0;
@@ -343,6 +389,10 @@ int publisher_take(struct publisher_take *ctx)
 			return -EINVAL;
 		}
 		accounts[slot].at = (__u64)t;
+		accounts[slot].all = ctx->all;
+		accounts[slot].exec_id = t->self_exec_id;
+		for (int i = 0; i < 3; i++)
+			accounts[slot].uids[i] = uid_of((__u64)t, i);
 		t = bpf_kptr_xchg(&h->task, t);
 		if (t)
 			bpf_task_release(t);

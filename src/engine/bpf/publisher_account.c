@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include <base/cleanup.h>
+#include <base/proc.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -135,8 +136,28 @@ static int make_page(struct publisher *p, const struct port_spec *spec, const ch
 	return take_fd(&fd);
 }
 
+/* A file of a process that may not be looked into is root's, whoever's the process is. */
+static int check_owner(uint64_t pid, uint32_t owner)
+{
+	struct proc_info info;
+	char path[64];
+	struct stat st;
+	int r = proc_read((pid_t)pid, &info);
+
+	if (r < 0)
+		return r;
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)pid);
+	if (stat(path, &st))
+		return errno == ENOENT ? -ESRCH : -errno;
+	for (int i = 0; i < 3; i++)
+		if (info.uid[i] != owner)
+			return -EACCES;
+	return st.st_uid == owner ? 0 : -EACCES;
+}
+
 /* @take: without slot. The page is the slot's from then on. */
-static int add(struct publisher *p, int page_fd, struct publisher_take *take, int pidfd)
+static int add(struct publisher *p, int page_fd, struct publisher_take *take, int pidfd,
+	       uint32_t owner)
 {
 	int slot = free_slot(p), r;
 	uint32_t key = slot;
@@ -149,6 +170,9 @@ static int add(struct publisher *p, int page_fd, struct publisher_take *take, in
 	p->slots[slot].fd = page_fd;
 	set_end(p);
 	r = run(p->bpf->progs.publisher_take, take);
+	/* After it was noted what it has executed: it was its owner's then, or is not shown. */
+	if (!r && owner != PUBLISHER_ANYBODYS)
+		r = check_owner(take->id, owner);
 	/* What was taken went by its number. It is the right one if the right one has the number still. */
 	if (!r && pidfd >= 0 && has_ended(pidfd))
 		r = -ESRCH;
@@ -162,10 +186,10 @@ static int add(struct publisher *p, int page_fd, struct publisher_take *take, in
 	return slot;
 }
 
-int publisher_add_task(struct publisher *p, int pidfd, int *ret_slot, int *ret_fd,
+int publisher_add_task(struct publisher *p, int pidfd, uint32_t owner, int *ret_slot, int *ret_fd,
 		       uint64_t *ret_size)
 {
-	struct publisher_take take = { .kind = PUBLISHER_TASK };
+	struct publisher_take take = { .kind = PUBLISHER_TASK, .all = owner == PUBLISHER_ANYBODYS };
 	const char *omit[3] = {}, **o = omit;
 	cleanup_fd int fd = -1;
 	int r = read_pidfd(pidfd, &take.id);
@@ -181,7 +205,7 @@ int publisher_add_task(struct publisher *p, int pidfd, int *ret_slot, int *ret_f
 	fd = make_page(p, &port_task_spec, omit);
 	if (fd < 0)
 		return fd;
-	r = add(p, fd, &take, pidfd);
+	r = add(p, fd, &take, pidfd, owner);
 	if (r < 0)
 		return r;
 	*ret_slot = r;
@@ -231,7 +255,7 @@ int publisher_add_cgroup(struct publisher *p, int dirfd, int *ret_slot, int *ret
 	fd = make_page(p, &port_cgroup_spec, omit);
 	if (fd < 0)
 		return fd;
-	r = add(p, fd, &take, -1);
+	r = add(p, fd, &take, -1, PUBLISHER_ANYBODYS);
 	if (r < 0)
 		return r;
 	p->slots[r].flush_fd = take_fd(&flush_fd);

@@ -25,6 +25,7 @@
 #define EPERM 1
 #define EFAULT 14
 #define EBUSY 16
+#define ENODEV 19
 #define EINVAL 22
 #define EPIPE 32
 #define ESRCH 3
@@ -42,10 +43,18 @@ struct bpf_timer {
 	__u64 opaque[2];
 } __attribute__((aligned(8)));
 
+struct cred {
+	struct {
+		__u32 val;
+	} uid, suid, euid;
+} __attribute__((preserve_access_index));
+
 struct task_struct {
 	char comm[16];
 	int tgid;
 	__u64 start_boottime;
+	__u64 self_exec_id;
+	const struct cred *real_cred;
 } __attribute__((preserve_access_index));
 
 struct bpf_map___refs {
@@ -66,6 +75,8 @@ extern int bpf_send_signal_task(struct task_struct *t, int sig, enum pid_type ty
  * @taken: the last polled request that was carried out
  * @told_ns: when something was last told of a client that is not shut out
  * @tgid, @born: of the process, whichever has that number later; 0: not known
+ * @exec_id, @uids: what it had executed, and whose it was: real, effective, saved
+ * @spared: it is not to be killed but in its own call
  * @doomed: it was to be killed, and the kernel has refused to
  */
 struct slot {
@@ -81,6 +92,9 @@ struct slot {
 	__u32 taken;
 	__s32 tgid;
 	__u64 born;
+	__u64 exec_id;
+	__u32 uids[3];
+	__u32 spared;
 	__u64 doomed;
 };
 
@@ -209,14 +223,42 @@ static __always_inline struct task_struct *task_of(const struct slot *s)
 	return NULL;
 }
 
+static __always_inline void read_uids(__u32 ret[3], struct task_struct *t)
+{
+	ret[0] = BPF_CORE_READ(t, real_cred, uid.val);
+	ret[1] = BPF_CORE_READ(t, real_cred, euid.val);
+	ret[2] = BPF_CORE_READ(t, real_cred, suid.val);
+}
+
+/*
+ * Is it the program that joined, and whose it was then? Else whoever shares the pool could have one killed that he may not kill
+ * himself: a set-user-ID program that his process executes.
+ */
+static __always_inline bool is_as_it_joined(const struct slot *s, struct task_struct *t)
+{
+	__u32 uids[3];
+
+	read_uids(uids, t);
+	return !s->spared && BPF_CORE_READ(t, self_exec_id) == s->exec_id &&
+		uids[0] == s->uids[0] && uids[1] == s->uids[1] && uids[2] == s->uids[2];
+}
+
 /*
  * From a timer that ran in a kernel thread's time, or in nobody's, the kernel sends no signal: then the timer tries again the next time.
  * Who leaves is not known any more; nobody comes to a slot in the midst of this, since a grace period is waited for between the two.
+ * Return: 0; 1: not by the kernel, or not yet; -EPERM it is spared.
  */
-static __always_inline void end_task(struct slot *s, struct task_struct *t)
+static __always_inline int end_task(struct slot *s, struct task_struct *t)
 {
-	if (conf.policy == POLICY_KILL && conf.kernel_kill && &bpf_send_signal_task)
-		s->doomed = t && bpf_send_signal_task(t, SIGKILL, PIDTYPE_TGID, 0);
+	s->doomed = 0;
+	if (conf.policy != POLICY_KILL)
+		return 0;
+	if (t ? !is_as_it_joined(s, t) : s->spared)
+		return -EPERM;
+	if (!conf.kernel_kill || !&bpf_send_signal_task)
+		return 1;
+	s->doomed = t && bpf_send_signal_task(t, SIGKILL, PIDTYPE_TGID, 0);
+	return s->doomed || !s->tgid;
 }
 
 /*
@@ -229,6 +271,7 @@ static __always_inline int clobbered(struct slot *s, struct rule_pool *pool, con
 {
 	struct rule_found *f;
 	struct task_struct *t;
+	int spared;
 
 	if (conf.policy == POLICY_LOG) {
 		mend(s, pool);
@@ -239,9 +282,11 @@ static __always_inline int clobbered(struct slot *s, struct rule_pool *pool, con
 		return -EPIPE;
 	}
 	t = task_of(s);
+	spared = end_task(s, t);
 	f = bpf_ringbuf_reserve(&events, sizeof(*f), 0);
 	if (f) {
 		f->client = s->client;
+		f->spared = spared < 0;
 		__builtin_memset(f->comm, 0, sizeof(f->comm));
 		if (t)
 			bpf_core_read(f->comm, sizeof(f->comm), &t->comm);
@@ -250,7 +295,6 @@ static __always_inline int clobbered(struct slot *s, struct rule_pool *pool, con
 	}
 	if (conf.policy == POLICY_KILL && rang)
 		bpf_send_signal(SIGKILL);
-	end_task(s, t);
 	if (t)
 		bpf_task_release(t);
 	return conf.policy == POLICY_LOG ? -EFAULT : -EPIPE;
@@ -304,7 +348,7 @@ static __always_inline int carry_out(struct slot *s, struct rule_pool *pool, __u
 	struct rule_state *st = only_value(&states, s->rule);
 	struct rule_page *page = only_value(&pages, s->rule);
 	__u64 first, end;
-	bool ours;
+	bool ours, alive;
 
 	if (!st || !page)
 		return -EPIPE;
@@ -326,12 +370,13 @@ static __always_inline int carry_out(struct slot *s, struct rule_pool *pool, __u
 			return -EINVAL;
 	bpf_spin_lock(&st->lock);
 	ours = st->owner == s->owner && ONCE(s->state) == USED;
-	if (ours) {
+	alive = st->rule.alive;
+	if (ours && alive) {
 		apply(st, s, pool, first, end);
 		publish(page, st, now);
 	}
 	bpf_spin_unlock(&st->lock);
-	return ours ? 0 : -EPIPE;
+	return !ours ? -EPIPE : alive ? 0 : -ENODEV;
 }
 
 /* A client's slot number stays within the table also while the processor only guesses that it does. */
@@ -386,13 +431,14 @@ int rule_ring(struct port_ring *ring)
 	return r;
 }
 
-static __always_inline void end_again(struct slot *s)
+static __always_inline int end_again(struct slot *s)
 {
 	struct task_struct *t = task_of(s);
+	int r = end_task(s, t);
 
-	end_task(s, t);
 	if (t)
 		bpf_task_release(t);
+	return r;
 }
 
 /* Of one slot, every period. Shadow bytes are compared also while a bell is at it. */
@@ -464,11 +510,14 @@ static __always_inline void remember(struct slot *s, __s32 pid)
 	struct task_struct *t = NULL;
 
 	s->tgid = 0;
+	s->spared = 0;
 	if (pid && conf.kernel_kill && &bpf_task_from_vpid)
 		t = bpf_task_from_vpid(pid);
 	if (!t)
 		return;
 	s->born = BPF_CORE_READ(t, start_boottime);
+	s->exec_id = BPF_CORE_READ(t, self_exec_id);
+	read_uids(s->uids, t);
 	s->tgid = BPF_CORE_READ(t, tgid);
 	bpf_task_release(t);
 }
@@ -491,6 +540,10 @@ int rule_seat(struct rule_seat *seat)
 
 	if (!s)
 		return -EINVAL;
+	if (seat->op == RULE_SPARE) {
+		s->spared = 1;
+		return 0;
+	}
 	if (seat->op != RULE_JOIN) {
 		__sync_lock_test_and_set(&s->state, BARRED);
 		pass_through(only_value(&states, s->rule));
@@ -519,6 +572,16 @@ int rule_seat(struct rule_seat *seat)
 	return 0;
 }
 
+/* The publisher's look at one who is to be killed: not by a pidfd, which does not know what the process has become since. */
+SEC("syscall")
+int rule_end(struct rule_seat *seat)
+{
+	__u32 n = seat->slot;
+	struct slot *s = bpf_map_lookup_elem(&slots, &n);
+
+	return s && ONCE(s->state) == BARRED && s->client == seat->client ? end_again(s) : 0;
+}
+
 /* A rule's clients are, from now on, those who join it with this number. */
 SEC("syscall")
 int rule_own(struct rule_seat *seat)
@@ -531,6 +594,23 @@ int rule_own(struct rule_seat *seat)
 		return -EINVAL;
 	bpf_spin_lock(&st->lock);
 	st->owner = owner;
+	publish(page, st, now);
+	bpf_spin_unlock(&st->lock);
+	return 0;
+}
+
+/* Its control group is no more. */
+SEC("syscall")
+int rule_gone(struct rule_seat *seat)
+{
+	struct rule_state *st = only_value(&states, seat->rule);
+	struct rule_page *page = only_value(&pages, seat->rule);
+	__u64 now = bpf_ktime_get_ns();
+
+	if (!st || !page)
+		return -EINVAL;
+	bpf_spin_lock(&st->lock);
+	st->rule.alive = 0;
 	publish(page, st, now);
 	bpf_spin_unlock(&st->lock);
 	return 0;

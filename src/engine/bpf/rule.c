@@ -23,6 +23,7 @@
 #include <unistd.h>
 
 #include <base/cleanup.h>
+#include <base/proc.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
@@ -50,6 +51,7 @@ static const struct port_field rule_fields[] = {
 	PORT_FIELD(port_rule, denied, PORT_U64, "sockets"),
 	PORT_FIELD(port_rule, limited, PORT_U64, "sockets"),
 	PORT_FIELD(port_rule, marked, PORT_U64, "sockets"),
+	PORT_FIELD(port_rule, alive, PORT_U64, ""),
 };
 
 static const struct port_spec rule_spec = {
@@ -62,12 +64,18 @@ static const struct port_spec rule_spec = {
 
 _Static_assert(sizeof(rule_fields) / sizeof(rule_fields[0]) == RULE_WORDS, "one field a word");
 
-/* @sock: NULL: there is no such rule. */
+/*
+ * @sock: NULL: there is no such rule
+ * @link_fd: -1: its control group was gone when it was taken over
+ * @cgroup_fd: its directory; -1: not known
+ */
 struct rule {
 	struct rule_sock_bpf *sock;
 	uint64_t entry;
 	uint64_t owner;
 	int link_fd;
+	int cgroup_fd;
+	bool gone;
 };
 
 enum seat_state {
@@ -82,6 +90,7 @@ struct seat {
 	uint64_t entry;
 	uint32_t rule;
 	uint32_t uid, gid, pid;
+	bool spared;
 	int pidfd;
 };
 
@@ -198,7 +207,8 @@ static int check_state(int fd)
 
 static int fill_maps(const struct rules *r, struct rule_sock_bpf *sock, bool is_new)
 {
-	const struct rule_state st = { .version = RULE_STATE_VERSION, .rule = { .allow = 1 } };
+	const struct rule_state st = { .version = RULE_STATE_VERSION,
+				       .rule = { .allow = 1, .alive = 1 } };
 	uint64_t words[RULE_PAGE_SIZE / 8] = {};
 	uint32_t zero = 0;
 	int page = bpf_map__fd(sock->maps.page);
@@ -242,10 +252,47 @@ static int link_rule(struct rule_sock_bpf *sock, int cgroup_fd, int old_link_fd)
 	return fd;
 }
 
+/*
+ * Was the control group removed? Its directory has no files then. The kernel lets go of the link too, but only when the last socket that was
+ * made in the group has ended.
+ */
+static bool is_empty(int cgroup_fd)
+{
+	return cgroup_fd >= 0 && faccessat(cgroup_fd, "cgroup.procs", F_OK, 0) && errno == ENOENT;
+}
+
+static bool is_removed(int cgroup_fd, int link_fd)
+{
+	struct bpf_link_info info = {};
+	uint32_t len = sizeof(info);
+
+	if (link_fd < 0 || is_empty(cgroup_fd))
+		return true;
+	return !bpf_obj_get_info_by_fd(link_fd, &info, &len) && !info.cgroup.cgroup_id;
+}
+
+unsigned int rules_look(struct rules *r)
+{
+	unsigned int nr = 0;
+
+	for (uint32_t i = 0; i < RULES_MAX; i++) {
+		struct rule *rule = &r->rule[i];
+		struct rule_seat seat = { .rule = i };
+
+		if (!rule->sock || rule->gone || !is_removed(rule->cgroup_fd, rule->link_fd) ||
+		    run(r->bpf->progs.rule_gone, &seat))
+			continue;
+		rule->gone = true;
+		nr++;
+	}
+	return nr;
+}
+
 int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int state_fd)
 {
 	cleanup(free_sock_p) struct rule_sock_bpf *sock = NULL;
 	bool is_new = link_fd < 0;
+	cleanup_fd int dir = -1;
 	struct rule_seat seat = {};
 	int state, page, err;
 	uint32_t i = 0;
@@ -272,6 +319,11 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 	err = fill_maps(r, sock, is_new);
 	if (err)
 		return err;
+	if (cgroup_fd >= 0) {
+		dir = fcntl(cgroup_fd, F_DUPFD_CLOEXEC, 0);
+		if (dir < 0)
+			return -errno;
+	}
 	state = bpf_map__fd(sock->maps.state);
 	page = bpf_map__fd(sock->maps.page);
 	if (bpf_map_update_elem(bpf_map__fd(r->bpf->maps.states), &i, &state, BPF_ANY) ||
@@ -281,17 +333,24 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 		return err;
 	}
 	err = link_rule(sock, cgroup_fd, link_fd);
-	if (err < 0) {
+	/* The kernel's word for a link whose group is gone. */
+	if (err == -ENOLINK && !is_new) {
+		err = -1;
+	} else if (err < 0) {
 		forget_maps(r, i);
-		return err;
+		return err == -ENOENT ? -ENODEV : err;
 	}
-	r->rule[i] = (struct rule){
-		.sock = take_ptr(sock), .entry = entry, .owner = seat.owner, .link_fd = err
-	};
+	r->rule[i] = (struct rule){ .sock = take_ptr(sock),
+				    .entry = entry,
+				    .owner = seat.owner,
+				    .link_fd = err,
+				    .cgroup_fd = take_fd(&dir) };
 	r->nr_rules++;
 	/* From here on its predecessor's bells are refused, and the page has values. */
 	seat.rule = i;
-	return run(r->bpf->progs.rule_own, &seat);
+	err = run(r->bpf->progs.rule_own, &seat);
+	rules_look(r);
+	return err;
 }
 
 int rules_stored(const struct rules *r, uint64_t entry, int *ret_link_fd, int *ret_state_fd)
@@ -323,7 +382,8 @@ int rules_remove(struct rules *r, uint64_t entry)
 	}
 	run(r->bpf->progs.rule_own, &nobody);
 	bpf_link_detach(rule->link_fd);
-	close(rule->link_fd);
+	cleanup_close_p(&rule->link_fd);
+	cleanup_close_p(&rule->cgroup_fd);
 	forget_maps(r, i);
 	rule_sock_bpf__destroy(rule->sock);
 	*rule = (struct rule){};
@@ -415,11 +475,23 @@ static int32_t pid_of(int pidfd)
 	return 0;
 }
 
+/* Is all of a process @uid's, so that he may kill it? */
+static bool is_all_of(int pidfd, uint32_t uid)
+{
+	int32_t pid = pidfd < 0 ? 0 : pid_of(pidfd);
+	struct proc_info info;
+
+	if (!pid || proc_read(pid, &info) < 0 || pid_of(pidfd) != pid)
+		return false;
+	return info.uid[0] == uid && info.uid[1] == uid && info.uid[2] == uid;
+}
+
 /*
- * Seat a client. Its task is looked up by number within: if the process lives afterwards, the number was its own.
+ * Seat a client. Its task is looked up by number within: if the process lives afterwards, the number was its own. One that is not, or
+ * not only, its user's is not to be killed: it may have become another's since it asked.
  * Return: 0; -ESRCH; -errno.
  */
-static int sit_down(struct rules *r, struct rule_seat *seat, int pidfd)
+static int sit_down(struct rules *r, struct rule_seat *seat, struct seat *who, int pidfd)
 {
 	struct pollfd p = { .fd = pidfd, .events = POLLIN };
 	int err;
@@ -429,6 +501,12 @@ static int sit_down(struct rules *r, struct rule_seat *seat, int pidfd)
 	if (pidfd >= 0 && !seat->pid)
 		return -ESRCH;
 	err = run(r->bpf->progs.rule_seat, seat);
+	who->spared = pidfd < 0 || !is_all_of(pidfd, who->uid);
+	if (!err && who->spared) {
+		struct rule_seat spare = { .op = RULE_SPARE, .slot = seat->slot };
+
+		err = run(r->bpf->progs.rule_seat, &spare);
+	}
 	if (!err && pidfd >= 0 && poll(&p, 1, 0) != 0)
 		err = -ESRCH;
 	if (!err)
@@ -470,7 +548,7 @@ static int join_writer(struct rules *r, const struct rule *rule, const struct se
 	r->seat[n].client = seat.client;
 	r->seat[n].pidfd = -1;
 	watch(r);
-	err = sit_down(r, &seat, pidfd);
+	err = sit_down(r, &seat, &r->seat[n], pidfd);
 	if (err) {
 		r->seat[n].state = SEAT_LEFT;
 		watch(r);
@@ -562,13 +640,24 @@ static void name_of(int pidfd, char ret[16])
 	memcpy(ret, name, sizeof(name));
 }
 
-/* Whom the kernel side has killed already is none the worse for it. */
-static enum rules_policy carry_out(const struct rules *r, const struct seat *s)
+/*
+ * Whom the kernel side has killed already is none the worse for it. Where it cannot, the process is looked at once more: what it has executed
+ * is not known then, but whose it is.
+ */
+static enum rules_policy carry_out(const struct rules *r, const struct seat *s, bool spared)
 {
+	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
+	struct rule_seat seat = { .slot = SLOT_OF(s->client), .client = s->client };
+	int err;
+
 	if (r->options.policy != RULES_KILL)
 		return r->options.policy;
-	if (s->pidfd < 0 ||
-	    (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH))
+	err = spared || s->spared ? -EPERM : run(r->bpf->progs.rule_end, &seat);
+	if (err <= 0)
+		return err ? RULES_REVOKE : RULES_KILL;
+	if (!is_all_of(s->pidfd, s->uid))
+		return poll(&p, 1, 0) == 1 ? RULES_KILL : RULES_REVOKE;
+	if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH)
 		return RULES_REVOKE;
 	return RULES_KILL;
 }
@@ -610,7 +699,7 @@ static int on_found(void *user, void *data, size_t len)
 	if (!*e.comm)
 		name_of(s->pidfd, e.comm);
 	measure(f, &e);
-	e.done = carry_out(r, s);
+	e.done = carry_out(r, s, f->spared);
 	if (r->options.on_event)
 		r->options.on_event(&e, r->options.user);
 	return 0;
@@ -630,7 +719,8 @@ void rules_free(struct rules *r)
 			rules_leave(r, r->seat[n].client);
 	for (size_t i = 0; i < RULES_MAX; i++)
 		if (r->rule[i].sock) {
-			close(r->rule[i].link_fd);
+			cleanup_close_p(&r->rule[i].link_fd);
+			cleanup_close_p(&r->rule[i].cgroup_fd);
 			rule_sock_bpf__destroy(r->rule[i].sock);
 		}
 	ring_buffer__free(r->events);

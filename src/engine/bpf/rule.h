@@ -95,16 +95,24 @@ void rules_free(struct rules *r);
 /**
  * rules_add() - a rule begins to hold, or is taken over.
  * @entry: a number of the caller's that no other rule has
- * @cgroup_fd: a directory of cgroup2; not looked at if there is a link
+ * @cgroup_fd: a directory of cgroup2; if there is a link only to see whether it was removed, -1 will do
  * @link_fd, @state_fd: from rules_stored() of a predecessor; -1, -1: it is new, and allows everything
  * At no moment is the rule not in force: if this fails, what was there is as it was.
  * Return: 0; -EEXIST @entry is there; -ENOSPC RULES_MAX, or the kernel's own limit for one cgroup; -EBADF, -EINVAL no such directory;
- * -EPROTO the state is of another version (add it as a new one, then close the old link); -ENOLINK the cgroup is gone; -EPERM;
+ * -EPROTO the state is of another version (add it as a new one, then close the old link); -ENODEV a new one's control group was removed
+ * (one that is taken over is there, and not alive); -EPERM;
  * -ENOMEM; -errno.
  */
 int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int state_fd);
 
-/** rules_stored() - what a successor needs of a rule: link and state. Return: 0, and borrowed descriptors; -ENOENT. */
+/**
+ * rules_look() - see whose control groups were removed: from then on such a rule's page says so (alive is 0), and what is written to it is
+ * refused with ENODEV. Nobody tells of that, so it is to be called now and then. A rule is of a group, not of a path.
+ * Return: how many rules have come to their end since the last time.
+ */
+unsigned int rules_look(struct rules *r);
+
+/** rules_stored() - what a successor needs of a rule: link (-1: its group is gone) and state. Return: 0, and borrowed descriptors; -ENOENT. */
 int rules_stored(const struct rules *r, uint64_t entry, int *ret_link_fd, int *ret_state_fd);
 
 /**

@@ -22,24 +22,26 @@ struct bpf_spin_lock {
  * @mark, @priority: of each new one (SO_MARK, SO_PRIORITY); 0: left as it is
  * @rate_per_s: how many a second; beyond that ENOBUFS; 0: any number
  * @burst: how many at once, if there is a rate; 0 counts as 1
- * The rest counts sockets, and cannot be written.
+ * @alive: 0: the control group was removed, and the rule is of none any more
+ * The rest counts sockets. It cannot be written, nor can @alive.
  */
 struct port_rule {
 	uint64_t allow, mark, priority, rate_per_s, burst;
 	uint64_t allowed, denied, limited, marked;
+	uint64_t alive;
 };
 
-#define RULE_WORDS 9
+#define RULE_WORDS 10
 #define RULE_SETTABLE 5 /* words, from the beginning */
 #define RULE_RATE 3
 #define RULE_NUMBER_MAX 0xffffffffULL /* mark, priority */
 #define RULE_RATE_MAX 1000000ULL /* rate_per_s, burst */
 #define RULE_SLOTS 256
-#define RULE_DATA_OFF 896
+#define RULE_DATA_OFF 960
 #define RULE_PAGE_SIZE 4096
 #define RULE_POOL_OFF 4096
 #define RULE_CANARY_WORDS (PORT_CANARY / 8)
-#define RULE_STATE_VERSION 0x31454c55u /* "ULE1": another layout or meaning is another version */
+#define RULE_STATE_VERSION 0x32454c55u /* "ULE2": another layout or meaning is another version */
 
 /*
  * The scache, one map for each rule, which outlives its publisher.
@@ -79,7 +81,7 @@ struct rule_conf {
 	uint32_t kernel_kill;
 };
 
-enum rule_op { RULE_JOIN = 1, RULE_LEAVE, RULE_BAR };
+enum rule_op { RULE_JOIN = 1, RULE_LEAVE, RULE_BAR, RULE_SPARE };
 
 /* What the programs but the bell are run with, by the publisher only. */
 struct rule_seat {
@@ -95,10 +97,12 @@ struct rule_seat {
 
 /*
  * Of the ring buffer.
+ * @spared: the process is not what joined, and is not to be killed
  * @diff: the shadow bytes as they were found, exclusive-or as they should be; first those before the data
  */
 struct rule_found {
 	uint64_t client;
+	uint64_t spared;
 	char comm[16];
 	uint64_t diff[2 * RULE_CANARY_WORDS];
 };

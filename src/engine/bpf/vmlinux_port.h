@@ -176,6 +176,20 @@ struct percpu_counter {
 
 struct mm_struct {
 	struct percpu_counter rss_stat[4];
+	struct {
+		unsigned long bits;
+	} flags;
+};
+
+/* Before 6.18. */
+struct mm_struct___plain {
+	unsigned long flags;
+};
+
+struct cred {
+	struct {
+		unsigned int val;
+	} uid, suid, euid;
 };
 
 struct pid {
@@ -196,6 +210,8 @@ struct task_struct {
 	unsigned long long utime, stime;
 	unsigned long nvcsw, nivcsw, min_flt, maj_flt;
 	unsigned long long start_boottime;
+	unsigned long long self_exec_id;
+	struct cred *real_cred;
 	char comm[16];
 	struct task_io_accounting ioac;
 };

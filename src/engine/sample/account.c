@@ -201,8 +201,12 @@ static int sample_task(struct account *a)
 		t.rss_shmem = kib[2] / page_kib;
 		t.rss = t.rss_anon + t.rss_file + t.rss_shmem;
 	}
-	if (a->files[IO] >= 0 && !sample_read(a->files[IO], text, sizeof(text)))
-		parse_keys(text, io, &t.io_rchar);
+	if (a->files[IO] >= 0)
+		t.io_shown = !sample_read(a->files[IO], text, sizeof(text)) &&
+			!parse_keys(text, io, &t.io_rchar);
+	if (!t.io_shown)
+		memset(&t.io_rchar, 0,
+		       offsetof(struct port_task, io_shown) - offsetof(struct port_task, io_rchar));
 	a->task = t;
 	return 0;
 }

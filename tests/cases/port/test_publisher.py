@@ -6,9 +6,11 @@ import errno
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 
 sys.path[:0] = [os.path.join(os.path.dirname(os.path.abspath(__file__)), up) for up in ("..", "../daemon")]
@@ -399,6 +401,66 @@ class Accounts(PublisherCase):
             child.kill()
             child.wait()
 
+    def becomes_root(self, name, uid):
+        """A user's process that will execute a program of root's, set-user-ID; its account is posted by @uid."""
+        place = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, place)
+        os.chmod(place, 0o755)
+        program = shutil.copy(shutil.which("cat"), os.path.join(place, "turncoat"))
+        os.chmod(program, 0o4755)
+        child = subprocess.Popen(["sh", "-c", 'echo; read line; exec "$0"', program], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, user=harness.USER_A, group=harness.USER_A, extra_groups=[])
+        self.addCleanup(child.communicate)
+        self.addCleanup(child.kill)
+        child.stdout.read(1)
+        with open(os.pidfd_open(child.pid)) as pidfd:
+            self.assertEqual(harness.run_as(uid, ports.post, self.folder, name, pidfd.fileno(), 0o644, ports.TASK), 0)
+        return child
+
+    def become_root(self, child):
+        def lines():
+            with open(f"/proc/{child.pid}/status") as file:
+                return dict(line.split(":\t", 1) for line in file)
+        child.stdin.write(b"\n")
+        child.stdin.flush()
+        harness.wait_until(lambda: lines()["Name"].strip() == "turncoat", "it is another program")
+        if lines()["Uid"].split()[1] != "0":
+            self.skipTest("set-user-ID has no effect here")
+        child.stdin.write(b"a password\n")
+        child.stdin.flush()
+        self.assertEqual(child.stdout.read(11), b"a password\n")
+
+    def test_what_a_set_user_id_program_reads_is_not_counted_for_its_user(self):
+        child = self.becomes_root("turncoat", harness.USER_A)
+        if harness.errno_of(self.text, "turncoat") == errno.EOPNOTSUPP:
+            self.skipTest("this kernel has no accounts")
+        other = self.becomes_root("roots", 0)
+        with ports.Page(self.folder, "turncoat") as page, ports.Page(self.folder, "roots") as roots:
+            before = page.values()
+            if "io_rchar" not in before:
+                self.skipTest("this kernel does not count I/O")
+            self.assertEqual(before["io_shown"], [1])
+            self.assertGreater(before["io_rchar"][0], 0)
+            seen = roots.values()["io_rchar"][0]
+            self.become_root(child)
+            self.become_root(other)
+            sampled = page.sample_ns()
+            harness.wait_until(lambda: page.sample_ns() > sampled, "another sample")
+            after = page.values()
+            self.assertEqual(after["comm"][0].rstrip(b"\0"), b"turncoat")
+            self.assertEqual({name: value for name, value in after.items() if name.startswith("io_") and value != [0]}, {})
+            # Who may see everything has it as before.
+            harness.wait_until(lambda: roots.values()["io_rchar"][0] > seen, "root sees what it reads")
+            self.assertEqual(roots.values()["io_shown"], [1])
+
+    def test_a_process_that_became_another_users_is_not_shown_to_its_poster(self):
+        child = self.becomes_root("late", harness.USER_A)
+        self.become_root(child)
+        got = harness.errno_of(self.text, "late")
+        if got == errno.EOPNOTSUPP:
+            self.skipTest("this kernel has no accounts")
+        self.assertEqual(harness.errno_name(got), "EACCES")
+
 
 class Rules(PublisherCase):
     def setUp(self):
@@ -463,6 +525,25 @@ class Rules(PublisherCase):
             harness.wait_until(lambda: self.programs() == 0, "it is gone")
             self.assertEqual(ports.post(self.folder, "rule", fd, 0o644, ports.RULE), 0)
             self.assertEqual(self.programs(), 1)
+
+    def test_its_group_is_removed_and_made_again(self):
+        self.assertEqual(self.values("rule")["alive"], "1")
+        with ports.Page(self.folder, "rule") as page:
+            self.assertEqual(self.cli("port", "write", "rule", "allow=0").returncode, 0)
+            harness.wait_until(lambda: harness.errno_of(os.rmdir, self.group) == 0, "nobody is in it")
+            os.mkdir(self.group)
+            harness.wait_until(lambda: page.values()["alive"] == [0], "who has it open sees it")
+        done = self.cli("port", "write", "rule", "mark=3")
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("control group was removed", done.stderr)
+
+        def state():
+            return {port["name"]: port["gone"] for port in json.loads(self.cli("port", "ls", "--json").stdout)}["rule"]
+        self.assertTrue(state())
+        self.kill_publisher()
+        harness.wait_until(lambda: harness.errno_of(self.text, "rule") == 0, "another takes over")
+        self.assertEqual((self.values("rule")["alive"], self.values("rule")["allow"]), ("0", "0"))
+        self.assertTrue(state())
 
     def test_who_may(self):
         fd = os.open(self.group, os.O_RDONLY | os.O_DIRECTORY)
