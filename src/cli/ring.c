@@ -196,8 +196,7 @@ static int rm(const struct cli *cli, int argc, char **argv)
 	if (!r && errno != EBADMSG && errno != EACCES && errno != ENOENT)
 		return cli_refuse(argv[optind], errno, ring_hints);
 	if (kring_remove(k, argv[optind]) < 0)
-		return cli_refuse(argv[optind], errno,
-				  errno == EPERM ? NULL : ring_hints);
+		return cli_refuse(argv[optind], errno, errno == EPERM ? NULL : ring_hints);
 	return CLI_OK;
 }
 
@@ -208,13 +207,15 @@ int cmd_ring(const struct cli *cli, int argc, char **argv)
 		const char *name;
 		int (*run)(const struct cli *cli, int argc, char **argv);
 	} verbs[] = {
-		{ "create", create }, { "ls", ring_ls },     { "stat", ring_stat },
-		{ "watch", ring_watch }, { "send", ring_send }, { "recv", ring_recv },
+		{ "create", create },  { "ls", ring_ls },
+		{ "stat", ring_stat }, { "watch", ring_watch },
+		{ "send", ring_send }, { "recv", ring_recv },
 		{ "rm", rm },
 	};
 
 	if (argc < 2)
-		return cli_usage(RING_NAME, "create, ls, stat, watch, send, recv or rm must follow");
+		return cli_usage(RING_NAME,
+				 "create, ls, stat, watch, send, recv or rm must follow");
 	for (size_t i = 0; i < sizeof(verbs) / sizeof(verbs[0]); i++)
 		if (strcmp(argv[1], verbs[i].name) == 0)
 			return verbs[i].run(cli, argc - 1, argv + 1);

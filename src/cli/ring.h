@@ -11,15 +11,15 @@
  *     0, offset N           a piece of it
  *     END, offset N         the end; no bytes
  *
- * Every frame has the stream's random number and how many bytes came before. So whatever dies and comes back in between, what does not belong together is
- * never put together: the receiver that finds anything but the next frame of its stream says that the stream is broken (exit status 3); one that finds the
- * rest of a stream whose beginning went to another receiver leaves it out.
+ * Every frame has the stream's number and how many bytes came before. So whatever dies and comes back in between, what does not belong together is
+ * never put together: the receiver that finds anything but the next frame of its stream says that the stream is broken (exit status 3). One that finds the
+ * rest of a stream whose beginning went to another receiver, or a beginning whose sender went before the end, leaves it out and waits for the next.
  *
  * The sender waits until END has been released, and a receiver releases it only when all of that very stream has been written and its output closed:
- * exit status 0 of the sender means that all has arrived. What has to be shown is that no receiver releases the END of a living sender's stream of which it has not had all: a receiver
- * that meets an END without its stream waits a moment for a frame behind it, which shows that its sender has gone, since a place is held by one
- * at a time; if there is none and the place is held, it gives up and closes its end, and the sender sees its stream's last frame in a
- * ring that its receiver has left.
+ * exit status 0 of the sender means that all has arrived. A receiver that meets an END without its stream must not release it while its sender
+ * lives. A place is held by one process at a time, whose pid is known, and the pid is in the stream's number; where that one may be another's
+ * with the same pid, a frame behind the END shows that its sender has gone. If the sender is there the receiver gives up and closes its end, and
+ * the sender sees its last frame in a ring that the receiver has left.
  *
  * With --lines, --null or --raw there are messages without frames, from and for any program. They stay in the ring until they are received, by whomever, so
  * neither side minds the other's end, but that the receiver ends with the last sender.
@@ -47,7 +47,7 @@ enum { RING_BROKEN = 3, RING_TIMEOUT = 4 };
 /**
  * struct ring_frame - before each piece of a stream; little-endian machines alone exchange it, since it does not leave the machine.
  * @flags: RING_FRAME_*
- * @id: the stream's; random
+ * @id: the stream's: a random number, and in the lower half its sender's pid, as it says itself
  * @offset: bytes of the stream before this piece
  */
 struct ring_frame {
@@ -120,8 +120,8 @@ struct ring_view {
 int ring_view_take(struct ring_view *v, struct kring *r);
 void ring_view_deinit_p(struct ring_view *v);
 json_t *ring_view_json(const char *name, const struct ring_view *now, const struct ring_view *then);
-unsigned int ring_view_lines(const char *name, const struct ring_view *now, const struct ring_view *then,
-			     char (**ret)[RING_VIEW_LINE]);
+unsigned int ring_view_lines(const char *name, const struct ring_view *now,
+			     const struct ring_view *then, char (**ret)[RING_VIEW_LINE]);
 
 int ring_ls(const struct cli *cli, int argc, char **argv);
 int ring_recv(const struct cli *cli, int argc, char **argv);

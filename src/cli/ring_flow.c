@@ -70,8 +70,8 @@ int ring_flow_parse(struct ring_flow *f, bool sends, int argc, char **argv)
 				r = cli_usage(RING_NAME, "'%s' is no number of seconds", optarg);
 		} else if (c == 'n' && sends) {
 			if (cli_parse_uint(optarg, 256, &n) < 0)
-				r = cli_usage(RING_NAME, "--readers is a number up to 256, not '%s'",
-					      optarg);
+				r = cli_usage(RING_NAME,
+					      "--readers is a number up to 256, not '%s'", optarg);
 			else
 				f->wait_readers = (uint32_t)n;
 		} else if (c == 'h' && !sends) {

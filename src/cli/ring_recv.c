@@ -24,8 +24,9 @@ enum place { BEFORE, INSIDE, PASSING };
  * struct receiver - a recv under way.
  * @copy: room for a message, where they are copied; NULL: they are lent
  * @place, @id, @offset: of the stream
+ * @caught_up: the ring was empty once, so that a stream that begins now is ours
+ * @left_out: a part of a stream was not written
  * @status: what to end with: RING_BROKEN once a sender of messages has died
- * @any: a message has been received
  */
 struct receiver {
 	struct ring_flow f;
@@ -33,9 +34,9 @@ struct receiver {
 	enum place place;
 	uint64_t id;
 	uint64_t offset;
-	uint64_t passed;
 	int status;
-	bool any;
+	bool caught_up;
+	bool left_out;
 };
 
 static int refuse_ring(struct receiver *v, int err)
@@ -181,6 +182,7 @@ static int next(struct receiver *v, struct kring_msg *msgs, int *ret_status)
 		switch (errno) {
 		case EAGAIN:
 		case ETIMEDOUT:
+			v->caught_up = true;
 			if (ring_flow_slice(&v->f, since) == 0)
 				r = ring_flow_late(&v->f, "and nothing was received");
 			else
@@ -254,18 +256,50 @@ static int receive_messages(struct receiver *v)
 
 /* ---- a stream ---- */
 
+/* May the sender of stream @id be there? */
+static bool may_live(struct receiver *v, uint64_t id)
+{
+	struct kring_peer peers[PEERS_MAX];
+	int nr = kring_get_peers(v->f.r, peers, PEERS_MAX);
+
+	for (int i = 0; i < nr; i++)
+		if (peers[i].role == KRING_WRITER && peers[i].state == KRING_ALIVE &&
+		    peers[i].pid == (uint32_t)id)
+			return true;
+	return false;
+}
+
+/* Is all of stream @id in the ring? */
+static bool has_end(struct receiver *v, uint64_t id)
+{
+	unsigned int max = v->f.stat.conf.slots;
+	cleanup_free struct kring_msg *all = calloc(max, sizeof(*all));
+	struct ring_frame frame;
+	int nr = all ? kring_peek(v->f.r, all, max, 0) : 0;
+
+	for (int i = 0; i < nr; i++) {
+		if (all[i].len_bytes < sizeof(frame))
+			continue;
+		memcpy(&frame, all[i].data, sizeof(frame));
+		if (frame.magic == RING_FRAME_MAGIC && frame.id == id &&
+		    (frame.flags & RING_FRAME_END))
+			return true;
+	}
+	return false;
+}
+
 /*
  * An END without its stream. If its sender lives, it waits for this very message to be released, and would take that for success.
  * Return: whether it may be released.
  */
-static bool sender_of_end_is_gone(struct receiver *v)
+static bool sender_of_end_is_gone(struct receiver *v, uint64_t id)
 {
 	struct kring_msg two[2];
 	int64_t until = ring_now_ns() + LAST_LOOK_MS * 1000000LL;
 
 	if (v->f.stat.conf.shape == KRING_BROADCAST)
 		return true;
-	while (has_writer(v)) {
+	while (may_live(v, id)) {
 		if (kring_peek(v->f.r, two, 2, 0) == 2)
 			return true;
 		if (ring_now_ns() > until)
@@ -276,7 +310,7 @@ static bool sender_of_end_is_gone(struct receiver *v)
 }
 
 /* What to do with a message of a stream. */
-enum action { WRITE, LEAVE_OUT, FINISH, SPLIT, STRANGE };
+enum action { WRITE, LEAVE_OUT, BEGIN, FINISH, SPLIT, STRANGE };
 
 static enum action judge(struct receiver *v, const struct kring_msg *m, bool first,
 			 struct ring_frame *frame)
@@ -295,24 +329,32 @@ static enum action judge(struct receiver *v, const struct kring_msg *m, bool fir
 			return WRITE;
 		return FINISH;
 	}
+	v->place = PASSING;
 	if (frame->flags & RING_FRAME_BEGIN) {
+		/* Of a broadcast one hears what there is. */
+		if (!v->caught_up && v->f.stat.conf.shape != KRING_BROADCAST &&
+		    !may_live(v, frame->id) && !has_end(v, frame->id)) {
+			v->left_out = true;
+			return LEAVE_OUT;
+		}
 		v->place = INSIDE;
 		v->id = frame->id;
 		v->offset = 0;
-		return LEAVE_OUT;
+		return BEGIN;
 	}
-	v->place = PASSING;
 	if ((frame->flags & RING_FRAME_END) && !first)
 		return SPLIT;
+	v->left_out = true;
 	return LEAVE_OUT;
 }
 
 static int say_strange(struct receiver *v, const struct ring_frame *frame)
 {
 	if (v->place == INSIDE)
-		return say_broken(v, frame->magic == RING_FRAME_MAGIC
-					     ? "its sender died, and another stream follows"
-					     : "something else follows");
+		return say_broken(v,
+				  frame->magic == RING_FRAME_MAGIC
+					  ? "its sender died, and another stream follows"
+					  : "something else follows");
 	ring_flow_hide(&v->f);
 	cli_say("%s: what is there is no stream of 'ring send', but messages; use --lines, --null or --raw",
 		v->f.name);
@@ -344,6 +386,8 @@ static int receive_stream(struct receiver *v)
 			return r;
 		for (; done < (unsigned int)n; done++) {
 			action = judge(v, &msgs[done], done == 0, &frame);
+			/* Released before anything is written: now it is ours, and the sender sees it. */
+			done += action == BEGIN;
 			if (action > LEAVE_OUT)
 				break;
 			if (action == LEAVE_OUT)
@@ -352,10 +396,10 @@ static int receive_stream(struct receiver *v)
 			iov[nr++].iov_len = msgs[done].len_bytes - sizeof(frame);
 			v->offset += msgs[done].len_bytes - sizeof(frame);
 		}
-		if (v->place == PASSING && !said) {
+		if (v->left_out && !said) {
 			said = true;
 			ring_flow_hide(&v->f);
-			cli_say("%s: the rest of a stream whose beginning is not here is left out; waiting for the next",
+			cli_say("%s: a stream of which there is only a part is left out; waiting for the next",
 				v->f.name);
 		}
 		r = put(v, iov, nr);
@@ -364,7 +408,7 @@ static int receive_stream(struct receiver *v)
 		if (action == FINISH)
 			return finish(v, done + 1);
 		if (action == LEAVE_OUT && v->place == PASSING && (frame.flags & RING_FRAME_END) &&
-		    !sender_of_end_is_gone(v)) {
+		    !sender_of_end_is_gone(v, frame.id)) {
 			ring_flow_hide(&v->f);
 			cli_say("%s: another receiver has had the beginning of the stream; send it again",
 				v->f.name);

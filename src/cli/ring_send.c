@@ -88,8 +88,7 @@ static enum progress look(struct sender *s)
 static int say_broken(struct sender *s)
 {
 	ring_flow_hide(&s->f);
-	cli_say("%s: a receiver ended in the middle of the stream; send it again",
-		s->f.name);
+	cli_say("%s: a receiver ended in the middle of the stream; send it again", s->f.name);
 	return RING_BROKEN;
 }
 
@@ -138,10 +137,9 @@ static int reserve(struct sender *s, size_t len, unsigned char **ret)
 
 static void commit(struct sender *s, unsigned char *at, size_t len, uint32_t flags)
 {
-	const struct ring_frame frame = { .magic = RING_FRAME_MAGIC,
-					  .flags = flags,
-					  .id = s->id,
-					  .offset = s->offset };
+	const struct ring_frame frame = {
+		.magic = RING_FRAME_MAGIC, .flags = flags, .id = s->id, .offset = s->offset
+	};
 
 	memcpy(at, &frame, sizeof(frame));
 	kring_commit(s->f.r, sizeof(frame) + len, 0);
@@ -207,9 +205,9 @@ static int send_stream(struct sender *s)
 	/* Several pieces fit into the ring at once, so that both sides work. */
 	chunk = max >= 16384 ? max / 4 : max;
 	chunk = (chunk < CHUNK_BYTES ? chunk : CHUNK_BYTES) - sizeof(struct ring_frame);
-	while (s->id == 0)
-		if (getrandom(&s->id, sizeof(s->id), 0) < 0)
-			return refuse_ring(s, errno);
+	if (getrandom(&s->id, sizeof(s->id), 0) < 0)
+		return refuse_ring(s, errno);
+	s->id = (s->id & ~(uint64_t)UINT32_MAX) | (uint32_t)getpid();
 	r = reserve(s, sizeof(struct ring_frame), &at);
 	if (r != CLI_OK)
 		return r;
@@ -224,7 +222,8 @@ static int send_stream(struct sender *s)
 		commit(s, at, (size_t)n, n ? 0 : RING_FRAME_END);
 		if (n == 0)
 			return drain(s);
-		if (s->f.stat.conf.shape != KRING_BROADCAST && ring_now_ns() - s->looked_ns > LOOK_NS && look(s) == BROKEN)
+		if (s->f.stat.conf.shape != KRING_BROADCAST &&
+		    ring_now_ns() - s->looked_ns > LOOK_NS && look(s) == BROKEN)
 			return say_broken(s);
 	}
 }

@@ -127,8 +127,8 @@ json_t *ring_view_json(const char *name, const struct ring_view *now, const stru
 	return root;
 }
 
-static __attribute__((format(printf, 3, 4))) void
-add(char (*lines)[RING_VIEW_LINE], unsigned int *nr, const char *fmt, ...)
+static __attribute__((format(printf, 3, 4))) void add(char (*lines)[RING_VIEW_LINE],
+						      unsigned int *nr, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -158,12 +158,12 @@ static void size_text(uint64_t size, char ret[24])
  *
  * Return: how many; 0: no memory.
  */
-unsigned int ring_view_lines(const char *name, const struct ring_view *now, const struct ring_view *then,
-			     char (**ret)[RING_VIEW_LINE])
+unsigned int ring_view_lines(const char *name, const struct ring_view *now,
+			     const struct ring_view *then, char (**ret)[RING_VIEW_LINE])
 {
 	const struct kring_stat *s = &now->stat;
 	int64_t ns = now->time_ns - then->time_ns;
-	char (*lines)[RING_VIEW_LINE] = calloc(8 + now->nr, sizeof(*lines));
+	char(*lines)[RING_VIEW_LINE] = calloc(8 + now->nr, sizeof(*lines));
 	char text[RING_VIEW_LINE], size[24], data[24], max[24];
 	unsigned int nr = 0;
 
@@ -217,7 +217,7 @@ int ring_stat(const struct cli *cli, int argc, char **argv)
 	};
 	cleanup(ring_view_deinit_p) struct ring_view then = { 0 };
 	cleanup(ring_view_deinit_p) struct ring_view now = { 0 };
-	char (*lines)[RING_VIEW_LINE] = NULL;
+	char(*lines)[RING_VIEW_LINE] = NULL;
 	bool json = false;
 	unsigned int nr;
 	int c, r;

@@ -24,7 +24,7 @@ static void watch_deinit_p(struct watch *w)
 
 static int print_screen(const struct watch *w)
 {
-	char (*lines)[RING_VIEW_LINE] = NULL;
+	char(*lines)[RING_VIEW_LINE] = NULL;
 	unsigned int nr = ring_view_lines(w->name, &w->now, &w->then, &lines);
 	char text[RING_VIEW_LINE];
 	int rows, columns;
