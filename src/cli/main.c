@@ -87,8 +87,8 @@ const struct command cli_commands[] = {
 		      "ls [--json]\n"
 		      "stat NAME [--json]\n"
 		      "watch NAME [-n SECONDS] [--json]\n"
-		      "send NAME [--lines|--null|--raw] [--timeout SECONDS] [--readers N]\n"
-		      "recv NAME [--lines|--null|--raw] [--timeout SECONDS] [--keep]\n"
+		      "send NAME [--lines|--null|--raw] [OPTION...]\n"
+		      "recv NAME [--lines|--null|--raw] [OPTION...]\n"
 		      "rm NAME",
 	  .options =
 		  "create:\n"

@@ -41,6 +41,12 @@ int ring_view_take(struct ring_view *v, struct kring *r)
 	if (nr < 0)
 		return -errno;
 	v->nr = nr < (int)PEERS_MAX ? (unsigned int)nr : PEERS_MAX;
+	/* A reader may be seen ahead of what its writer has counted. */
+	if ((int64_t)v->stat.depth < 0)
+		v->stat.depth = 0;
+	for (unsigned int i = 0; i < v->nr; i++)
+		if ((int64_t)v->peers[i].lag < 0)
+			v->peers[i].lag = 0;
 	v->time_ns = ring_now_ns();
 	return 0;
 }

@@ -18,6 +18,18 @@ _kshared_words()
 	mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
 }
 
+# Names of rings, also in boards.
+_kshared_rings()
+{
+	local name
+
+	COMPREPLY=()
+	# The name is the last of six words of a line; what is escaped in it cannot be typed.
+	while read -r _ _ _ _ _ name; do
+		[[ $name == "$cur"* && $name != *\\* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+	done < <("${kshared[@]}" ring ls 2>/dev/null)
+}
+
 # A path inside the folder: srv/NAME.
 _kshared_path()
 {
@@ -75,13 +87,20 @@ _kshared()
 		compopt -o nospace
 		return
 		;;
+	--shape)
+		_kshared_words "one-to-one many-to-one broadcast"
+		return
+		;;
+	--slots | --slot-size | --data | --writers | --readers | --timeout | --interval)
+		return
+		;;
 	--fd | --mode | --linger | --max-* | --number | --depth | --exclude)
 		return
 		;;
 	esac
 
 	case $command in
-	"") _kshared_words "up down status doctor ls srv mem rm folder help --at --version --help" ;;
+	"") _kshared_words "up down status doctor ls srv mem ring rm folder help --at --version --help" ;;
 	up)
 		if [[ $cur == -* ]]; then
 			_kshared_words "$limits --help"
@@ -102,9 +121,10 @@ _kshared()
 	rm) _kshared_path ;;
 	help)
 		case $verb in
-		"") _kshared_words "up down status doctor ls srv mem rm folder" ;;
+		"") _kshared_words "up down status doctor ls srv mem ring rm folder" ;;
 		srv) _kshared_words "post open rm" ;;
 		mem) _kshared_words "create seal rm" ;;
+		ring) _kshared_words "create ls stat watch send recv rm" ;;
 		folder) _kshared_words "top" ;;
 		esac
 		;;
@@ -148,6 +168,21 @@ _kshared()
 			;;
 		rm) _kshared_names mem "" ;;
 		esac
+		;;
+	ring)
+		if [[ -z $verb ]]; then
+			_kshared_words "create ls stat watch send recv rm --help"
+		elif [[ $cur == -* || $verb == create ]]; then
+			case $verb in
+			create) _kshared_words "--shape --slots --slot-size --data --writers --readers --blocking --protected --mode" ;;
+			ls | stat) _kshared_words "--json" ;;
+			watch) _kshared_words "--interval --json" ;;
+			send) _kshared_words "--lines --null --raw --timeout --readers" ;;
+			recv) _kshared_words "--lines --null --raw --timeout --keep --history" ;;
+			esac
+		elif [[ $verb != ls && $prev != -n ]]; then
+			_kshared_rings
+		fi
 		;;
 	esac
 }
