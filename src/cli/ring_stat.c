@@ -15,6 +15,7 @@
 #define PEERS_MAX 512u
 #define SAMPLE_NS 200000000L
 
+/** ring_view_deinit_p() - give back what a view has. */
 void ring_view_deinit_p(struct ring_view *v)
 {
 	free(v->peers);
