@@ -17,6 +17,7 @@ const struct hint ring_hints[] = {
 	{ EPERM, "it is no ring: it could shrink", "'kshared ring ls' shows those that are" },
 	{ EBADMSG, "what is in it makes no sense: somebody has written over it",
 	  "remove it and make it anew" },
+	{ EOVERFLOW, "the writer did not wait for this receiver", "send it again" },
 	{ EMSGSIZE, "this is longer than the ring's longest message",
 	  "make the ring with more --data" },
 	{ 0 },

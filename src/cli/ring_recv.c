@@ -24,6 +24,7 @@ enum place { BEFORE, INSIDE, PASSING };
  * struct receiver - a recv under way.
  * @copy: room for a message, where they are copied; NULL: they are lent
  * @place, @id, @offset: of the stream
+ * @no_sigpipe: our caller has it ignored
  * @caught_up: the ring was empty once, so that a stream that begins now is ours
  * @left_out: a part of a stream was not written
  * @status: what to end with: RING_BROKEN once a sender of messages has died
@@ -35,6 +36,7 @@ struct receiver {
 	uint64_t id;
 	uint64_t offset;
 	int status;
+	bool no_sigpipe;
 	bool caught_up;
 	bool left_out;
 };
@@ -63,20 +65,22 @@ static bool has_writer(struct receiver *v)
 
 /* ---- out ---- */
 
+static int output_failed(struct receiver *v, int err)
+{
+	ring_flow_hide(&v->f);
+	cli_say("standard output: %s; what was received is not whole", strerror(err));
+	return CLI_FAILED;
+}
+
 /* Whoever read our output has gone: we go as programs do then, but tell the sender at once. */
 static int output_gone(struct receiver *v)
 {
 	ring_flow_hide(&v->f);
 	kring_close(take_ptr(v->f.r));
+	if (v->no_sigpipe)
+		return output_failed(v, EPIPE);
 	signal(SIGPIPE, SIG_DFL);
 	raise(SIGPIPE);
-	return CLI_FAILED;
-}
-
-static int output_failed(struct receiver *v, int err)
-{
-	ring_flow_hide(&v->f);
-	cli_say("standard output: %s; what was received is not whole", strerror(err));
 	return CLI_FAILED;
 }
 
@@ -444,7 +448,7 @@ int ring_recv(const struct cli *cli, int argc, char **argv)
 		if (!v.copy)
 			return refuse_ring(&v, ENOMEM);
 	}
-	signal(SIGPIPE, SIG_IGN);
+	v.no_sigpipe = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	ring_flow_start(&v.f, STDOUT_FILENO);
 	if (v.f.form == RING_STREAM)
 		return receive_stream(&v);

@@ -217,7 +217,7 @@ class Ends(RingCase):
         os.close(reader)
         receiver = self.start("recv", name, stdout=writer,
                               preexec_fn=lambda: signal.signal(signal.SIGPIPE, signal.SIG_IGN), restore_signals=False)
-        self.assertNotEqual(receiver.wait(10), 0)
+        self.ends(receiver, FAILED, "standard output: Broken pipe")
         self.ends(sender, BROKEN, "ended in the middle")
 
     def test_the_output_is_full(self):
@@ -277,6 +277,7 @@ class Ends(RingCase):
         receiver.wait()
         sender.stdin.write(b"y" * 100)
         sender.stdin.flush()
+        self.wait_for(name, messages=3)
         sender.kill()
         sender.wait()
         receiver = self.start("recv", name)
