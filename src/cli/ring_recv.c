@@ -13,6 +13,7 @@
 #include "cli/ring.h"
 
 #define BATCH 64u
+#define BATCH_BYTES (512u << 10) /* written at once: meanwhile the sender has no use of them */
 #define LAST_LOOK_MS 200 /* for a frame behind an END */
 #define PAST_LOOK_MS 150
 #define PEERS_MAX 512u
@@ -171,6 +172,17 @@ static int sender_gone(struct receiver *v, bool died)
 	return v->f.keep || has_writer(v) ? CLI_OK : -1;
 }
 
+/* How many of them to write at once. */
+static int batch(const struct kring_msg *msgs, int nr)
+{
+	uint64_t bytes = 0;
+	int i;
+
+	for (i = 0; i < nr && bytes < BATCH_BYTES; i++)
+		bytes += msgs[i].len_bytes;
+	return i;
+}
+
 /* Wait for messages. Return: how many > 0; 0 with *@ret_status: the end, or why not. */
 static int next(struct receiver *v, struct kring_msg *msgs, int *ret_status)
 {
@@ -180,7 +192,7 @@ static int next(struct receiver *v, struct kring_msg *msgs, int *ret_status)
 		int n = take(v, msgs, BATCH, since ? ring_flow_slice(&v->f, since) : 0), r = CLI_OK;
 
 		if (n > 0)
-			return n;
+			return batch(msgs, n);
 		if (!since)
 			since = ring_now_ns();
 		switch (errno) {

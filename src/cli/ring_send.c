@@ -261,11 +261,11 @@ static int send_lines(struct sender *s, const struct iovec *lines, unsigned int 
 					since ? ring_flow_slice(&s->f, since) : 0);
 
 		if (n > 0) {
-			for (int i = 0; i < n; i++)
-				ring_flow_moved(&s->f, lines[i].iov_len);
-			lines += n;
-			nr -= (unsigned int)n;
-			s->sent += (unsigned int)n;
+			for (; n && nr; n--, nr--) {
+				ring_flow_moved(&s->f, lines->iov_len);
+				lines++;
+				s->sent++;
+			}
 			since = 0;
 			continue;
 		}
