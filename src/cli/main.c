@@ -94,7 +94,7 @@ const struct command cli_commands[] = {
 		  "create:\n"
 		  "  --shape SHAPE      one-to-one (default), many-to-one or broadcast\n"
 		  "  --slots N          messages that may wait, of each writer; default 1024\n"
-		  "  --slot-size SIZE   of one of them, for short messages; default 128\n"
+		  "  --slot-size SIZE   of one of them, for short messages; default 72\n"
 		  "  --data SIZE        for longer ones, of each writer; default 4M; half of it\n"
 		  "                     is the longest message\n"
 		  "  --writers N        many-to-one: how many at once; default 16\n"

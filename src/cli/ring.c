@@ -62,21 +62,20 @@ static int parse_shape(const char *text, uint32_t *ret)
 			 text);
 }
 
-static bool is_power_of_two(uint64_t n)
-{
-	return n && !(n & (n - 1));
-}
+enum sort { ANY, POWER_OF_TWO, MULTIPLE_OF_8 };
 
 /* A number for kring_conf, from @min to @max. */
 static int parse_number(const char *option, const char *text, uint64_t min, uint64_t max,
-			bool power, uint64_t *ret)
+			enum sort sort, uint64_t *ret)
 {
+	static const char *const names[] = { "a number", "a power of two", "a multiple of 8" };
 	uint64_t n;
 
-	if (cli_parse_size(text, &n) < 0 || n < min || n > max || (power && !is_power_of_two(n)))
+	if (cli_parse_size(text, &n) < 0 || n < min || n > max ||
+	    (sort == POWER_OF_TWO && (n & (n - 1))) || (sort == MULTIPLE_OF_8 && n % 8))
 		return cli_usage(RING_NAME, "%s is %s from %llu to %llu, not '%s'", option,
-				 power ? "a power of two" : "a number", (unsigned long long)min,
-				 (unsigned long long)max, text);
+				 names[sort], (unsigned long long)min, (unsigned long long)max,
+				 text);
 	*ret = n;
 	return CLI_OK;
 }
@@ -104,23 +103,23 @@ static int parse_conf(struct kring_conf *conf, unsigned int *mode, int argc, cha
 			r = parse_shape(optarg, &conf->shape);
 			break;
 		case 'n':
-			r = parse_number("--slots", optarg, 2, 1u << 20, true, &n);
+			r = parse_number("--slots", optarg, 2, 1u << 20, POWER_OF_TWO, &n);
 			conf->slots = (uint32_t)n;
 			break;
 		case 'z':
-			r = parse_number("--slot-size", optarg, 64, 4096, true, &n);
+			r = parse_number("--slot-size", optarg, 64, 4096, MULTIPLE_OF_8, &n);
 			conf->slot_bytes = (uint32_t)n;
 			break;
 		case 'd':
-			r = parse_number("--data", optarg, 4096, 1ULL << 40, true, &n);
+			r = parse_number("--data", optarg, 4096, 1ULL << 40, POWER_OF_TWO, &n);
 			conf->data_bytes = n;
 			break;
 		case 'w':
-			r = parse_number("--writers", optarg, 1, 256, false, &n);
+			r = parse_number("--writers", optarg, 1, 256, ANY, &n);
 			conf->writers = (uint32_t)n;
 			break;
 		case 'r':
-			r = parse_number("--readers", optarg, 1, 256, false, &n);
+			r = parse_number("--readers", optarg, 1, 256, ANY, &n);
 			conf->readers = (uint32_t)n;
 			break;
 		case 'p':

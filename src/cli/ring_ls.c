@@ -5,13 +5,10 @@
  * A ring is known by what is in it, so of an object that one may not read there is no telling. NAME.ctl of a protected ring is a part of it and
  * no ring of its own. One that is damaged is listed if it was made a ring.
  */
-#include <fcntl.h>
 #include <grp.h>
 #include <pwd.h>
 #include <string.h>
 #include <sys/stat.h>
-
-#include <kshared/mem.h>
 
 #include "cli/ring.h"
 
@@ -34,29 +31,13 @@ static void items_deinit_p(struct items *list)
 	free(list->items);
 }
 
-/* Is there anything at its beginning? The library gives who is just making a ring a second, which each empty object would cost us. */
-static bool may_be_ring(struct kshared *k, const char *name, bool *ret_unknown)
-{
-	cleanup_fd int fd = kmem_open(k, name, O_RDONLY);
-	uint64_t word = 0;
-
-	*ret_unknown = fd < 0 && errno == EACCES;
-	return fd >= 0 && pread(fd, &word, sizeof(word), 0) == sizeof(word) && word;
-}
-
 static int add(struct items *list, struct kshared *k, const char *name,
 	       const struct kshared_entry *e)
 {
 	struct item *item;
-	struct kring *r;
-	bool unknown, damaged;
+	struct kring *r = kring_open(k, name, KRING_OBSERVER);
+	bool damaged = !r && errno == EBADMSG;
 
-	if (!may_be_ring(k, name, &unknown)) {
-		list->unknown += unknown;
-		return 0;
-	}
-	r = kring_open(k, name, KRING_OBSERVER);
-	damaged = !r && errno == EBADMSG;
 	list->unknown += !r && errno == EACCES;
 	if (!r && !damaged)
 		return errno == ENOMEM ? -ENOMEM : 0;

@@ -460,6 +460,7 @@ int ring_recv(const struct cli *cli, int argc, char **argv)
 		if (!v.copy)
 			return refuse_ring(&v, ENOMEM);
 	}
+	v.caught_up = v.f.stat.depth == 0;
 	v.no_sigpipe = signal(SIGPIPE, SIG_IGN) == SIG_IGN;
 	ring_flow_start(&v.f, STDOUT_FILENO);
 	if (v.f.form == RING_STREAM)

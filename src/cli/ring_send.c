@@ -13,7 +13,7 @@
 #include "cli/ring.h"
 
 #define CHUNK_BYTES (256u << 10)
-#define LOOK_NS 100000000LL /* how often to look whether the receiver is there */
+#define LOOK_MS 100 /* how often to look whether the receiver is there */
 #define LINES_MAX 256u
 #define PEERS_MAX 512u
 
@@ -165,16 +165,16 @@ static ssize_t take(void *buf, size_t size)
 	}
 }
 
-/* Until the receiver has had all. */
+/* Until the receiver has had all. Now and then it is looked who is there: what the library says of an end, it says once. */
 static int drain(struct sender *s)
 {
 	int64_t since = ring_now_ns();
 	uint64_t before = UINT64_MAX;
-	long ns = 50000;
 
 	while (is_bound(s)) {
-		struct kring_stat now;
 		enum progress p = look(s);
+		struct kring_stat now;
+		int slice;
 
 		if (p == DONE)
 			break;
@@ -184,13 +184,14 @@ static int drain(struct sender *s)
 		if (now.depth != before) {
 			before = now.depth;
 			since = ring_now_ns();
-			ns = 50000;
 		}
-		if (ring_flow_slice(&s->f, since) == 0)
+		slice = ring_flow_slice(&s->f, since);
+		if (slice == 0)
 			return ring_flow_late(&s->f, "and not all has been received");
 		ring_flow_idle(&s->f, "waiting for the receiver");
-		nap(ns);
-		ns = ns < (p == ON ? 4000000 : 40000000) ? ns * 2 : ns;
+		if (kring_flush(s->f.r, slice > 0 && slice < LOOK_MS ? slice : LOOK_MS) < 0 &&
+		    errno == EBADMSG)
+			return refuse_ring(s, errno);
 	}
 	return CLI_OK;
 }
@@ -223,7 +224,7 @@ static int send_stream(struct sender *s)
 		if (n == 0)
 			return drain(s);
 		if (s->f.stat.conf.shape != KRING_BROADCAST &&
-		    ring_now_ns() - s->looked_ns > LOOK_NS && look(s) == BROKEN)
+		    ring_now_ns() - s->looked_ns > LOOK_MS * 1000000LL && look(s) == BROKEN)
 			return say_broken(s);
 	}
 }

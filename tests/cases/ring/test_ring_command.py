@@ -120,7 +120,7 @@ class Words(RingCase):
 
 class Rings(RingCase):
     def test_what_is_made_is_what_was_asked_for(self):
-        expected = {"shape": "one-to-one", "protected": False, "blocking": False, "slots": 1024, "slot_bytes": 128,
+        expected = {"shape": "one-to-one", "protected": False, "blocking": False, "slots": 1024, "slot_bytes": 72,
                     "data_bytes": 4 << 20, "max_bytes": 2 << 20, "max_writers": 1, "max_readers": 1, "writers": 0,
                     "readers": 0, "dead": 0, "messages": 0, "bytes": 0, "lost": 0, "depth": 0,
                     "messages_per_second": 0.0, "bytes_per_second": 0.0, "peers": []}

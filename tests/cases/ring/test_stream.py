@@ -170,6 +170,7 @@ class Ends(RingCase):
     def test_the_sender_cannot_read_its_input(self):
         name = self.create()
         receiver = self.start("recv", name)
+        self.wait_for(name, readers=1)
         # Address 0 of a process: EIO.
         self.ends(self.start("send", name, stdin=self.opened("/proc/self/mem", os.O_RDONLY)), FAILED, "Input/output")
         self.ends(receiver, BROKEN, "not whole")
