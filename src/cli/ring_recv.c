@@ -17,6 +17,7 @@
 #define LAST_LOOK_MS 200 /* for a frame behind an END */
 #define PAST_LOOK_MS 150
 #define PEERS_MAX 512u
+#define SAY_EVERY_NS 1000000000LL
 
 /* Where in a stream we are. */
 enum place { BEFORE, INSIDE, PASSING };
@@ -25,6 +26,7 @@ enum place { BEFORE, INSIDE, PASSING };
  * struct receiver - a recv under way.
  * @copy: room for a message, where they are copied; NULL: they are lent
  * @place, @id, @offset: of the stream
+ * @lost_said_ns: when losses were told last
  * @no_sigpipe: our caller has it ignored
  * @caught_up: the ring was empty once, so that a stream that begins now is ours
  * @left_out: a part of a stream was not written
@@ -37,6 +39,7 @@ struct receiver {
 	uint64_t id;
 	uint64_t offset;
 	int status;
+	int64_t lost_said_ns;
 	bool no_sigpipe;
 	bool caught_up;
 	bool left_out;
@@ -148,10 +151,14 @@ static int lost(struct receiver *v)
 		v->place = BEFORE;
 		return CLI_OK;
 	}
+	v->status = RING_BROKEN;
+	/* It may happen for each message. */
+	if (v->lost_said_ns && ring_now_ns() - v->lost_said_ns < SAY_EVERY_NS)
+		return CLI_OK;
+	v->lost_said_ns = ring_now_ns();
 	ring_flow_hide(&v->f);
 	cli_say("%s: too slow for its sender: %llu messages lost so far; make the ring larger, or --blocking",
 		v->f.name, (unsigned long long)kring_lost(v->f.r));
-	v->status = RING_BROKEN;
 	return CLI_OK;
 }
 
@@ -218,6 +225,11 @@ static int next(struct receiver *v, struct kring_msg *msgs, int *ret_status)
 			break;
 		}
 		if (r != CLI_OK) {
+			if (r < 0 && v->lost_said_ns) {
+				ring_flow_hide(&v->f);
+				cli_say("%s: %llu messages were lost in all", v->f.name,
+					(unsigned long long)kring_lost(v->f.r));
+			}
 			*ret_status = r < 0 ? v->status : r;
 			return 0;
 		}

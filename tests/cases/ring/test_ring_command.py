@@ -340,7 +340,7 @@ class Hostile(RingCase):
         try:
             status = process.wait(15 * harness.SCALE)
         except subprocess.TimeoutExpired:
-            self.fail(f"{process.args[3:]} hangs")
+            self.fail(f"{process.args[3:]} hangs: {harness.process_state(process.pid)}")
         self.assertIn(status, (0, FAILED, BROKEN, TIMEOUT), f"{process.args[3:]}: {process.stderr.read()[:500]}")
         self.finish(process)
 
