@@ -69,6 +69,7 @@ int cmd_help(const struct cli *cli, int argc, char **argv);
 int cmd_ls(const struct cli *cli, int argc, char **argv);
 int cmd_mem(const struct cli *cli, int argc, char **argv);
 int cmd_port(const struct cli *cli, int argc, char **argv);
+int cmd_ring(const struct cli *cli, int argc, char **argv);
 int cmd_rm(const struct cli *cli, int argc, char **argv);
 int cmd_srv(const struct cli *cli, int argc, char **argv);
 int cmd_status(const struct cli *cli, int argc, char **argv);
@@ -85,6 +86,7 @@ int cli_finish(int status);
 /* parse.c: words from the command line */
 int cli_parse_uint(const char *text, uint64_t max, uint64_t *ret);
 int cli_parse_size(const char *text, uint64_t *ret);
+int cli_parse_seconds(const char *text, uint64_t *ret_ns);
 int cli_parse_mode(const char *text, unsigned int max, unsigned int *ret);
 
 /* help.c */

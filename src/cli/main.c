@@ -80,6 +80,40 @@ const struct command cli_commands[] = {
 		     "  --huge 2M|1G     use huge pages; SIZE in whole pages\n"
 		     "seal:\n"
 		     "  SEAL is shrink, grow, write, future-write or seal\n" },
+	{ .name = "ring",
+	  .run = cmd_ring,
+	  .summary = "message channels: a stream or messages from program to program",
+	  .synopsis = "create NAME [OPTION...]\n"
+		      "ls [--json]\n"
+		      "stat NAME [--json]\n"
+		      "watch NAME [-n SECONDS] [--json]\n"
+		      "send NAME [--lines|--null|--raw] [OPTION...]\n"
+		      "recv NAME [--lines|--null|--raw] [OPTION...]\n"
+		      "rm NAME",
+	  .options =
+		  "create:\n"
+		  "  --shape SHAPE      one-to-one (default), many-to-one or broadcast\n"
+		  "  --slots N          messages that may wait, of each writer; default 1024\n"
+		  "  --slot-size SIZE   of one of them, for short messages; default 72\n"
+		  "  --data SIZE        for longer ones, of each writer; default 4M; half of it\n"
+		  "                     is the longest message\n"
+		  "  --writers N        many-to-one: how many at once; default 16\n"
+		  "  --readers N        broadcast: how many at once; default 16\n"
+		  "  --blocking         broadcast: the writer waits for the slowest reader\n"
+		  "  --protected        readers cannot write messages; makes NAME.ctl, too\n"
+		  "  --mode OCTAL       permissions of the entry; default 600, less the umask\n"
+		  "send, recv:\n"
+		  "  Without an option: one stream, from standard input to standard output.\n"
+		  "  -0, --null         a message for each string that ends with NUL\n"
+		  "  --lines            a message for each line\n"
+		  "  --raw              messages as they are, with nothing between them\n"
+		  "  --timeout SECONDS  give up when nothing has moved for so long\n"
+		  "  --readers N        send: begin when so many are there\n"
+		  "  --keep             recv, not of a stream: go on when no sender is left\n"
+		  "  --history          recv, of a broadcast: begin with what is still there\n"
+		  "watch:\n"
+		  "  -n, --interval SECONDS  how often; default 1\n"
+		  "Exit status 3: the other end went before the end; 4: --timeout is over.\n" },
 	{ .name = "port",
 	  .run = cmd_port,
 	  .summary = "read, write, watch and serve structures without system calls",

@@ -78,6 +78,35 @@ int cli_parse_size(const char *text, uint64_t *ret)
 }
 
 /**
+ * cli_parse_seconds() - a time: seconds, with a fraction of up to nine digits, as 0.25.
+ * @text: the word
+ * @ret_ns: written on success; at most a year
+ *
+ * Return: 0; -EINVAL no time; -ERANGE too long.
+ */
+int cli_parse_seconds(const char *text, uint64_t *ret_ns)
+{
+	uint64_t seconds, scale = 1000000000, ns = 0;
+	const char *end;
+	int r = parse(text, 10, 366 * 86400, &seconds, &end);
+
+	if (r < 0)
+		return r;
+	if (*end == '.') {
+		for (end++; *end >= '0' && *end <= '9' && scale > 1; end++) {
+			scale /= 10;
+			ns += scale * (uint64_t)(*end - '0');
+		}
+		if (scale == 1000000000)
+			return -EINVAL;
+	}
+	if (*end)
+		return -EINVAL;
+	*ret_ns = seconds * 1000000000 + ns;
+	return 0;
+}
+
+/**
  * cli_parse_mode() - permission bits in octal.
  * @text: the word
  * @max: the largest good value

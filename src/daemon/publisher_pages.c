@@ -262,7 +262,9 @@ int publish_account(struct publish *p, struct message *m)
 	if (!p->bpf)
 		return -EOPNOTSUPP;
 	DL_SEARCH_SCALAR(p->accounts, a, entry, m->open.entry);
-	if (a && !a->nr_clients && has_ended(a, m->target)) {
+	if (a && has_ended(a, m->target)) {
+		if (a->nr_clients)
+			return a->cgroup ? -ENODEV : -ESRCH;
 		end_account(p, a);
 		a = NULL;
 	}

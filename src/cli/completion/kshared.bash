@@ -18,6 +18,18 @@ _kshared_words()
 	mapfile -t COMPREPLY < <(compgen -W "$1" -- "$cur")
 }
 
+# Names of rings, also in boards.
+_kshared_rings()
+{
+	local name
+
+	COMPREPLY=()
+	# The name is the last of six words of a line; what is escaped in it cannot be typed.
+	while read -r _ _ _ _ _ name; do
+		[[ $name == "$cur"* && $name != *\\* ]] && COMPREPLY+=("$(printf '%q' "$name")")
+	done < <("${kshared[@]}" ring ls 2>/dev/null)
+}
+
 # A path inside the folder: srv/NAME.
 _kshared_path()
 {
@@ -110,13 +122,20 @@ _kshared()
 		mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && echo [0-9]*)" -- "$cur")
 		return
 		;;
+	--shape)
+		_kshared_words "one-to-one many-to-one broadcast"
+		return
+		;;
+	--slots | --slot-size | --data | --writers | --readers | --timeout)
+		return
+		;;
 	--fd | --mode | --interval | --period | --linger | --max-* | --number | --depth | --exclude)
 		return
 		;;
 	esac
 
 	case $command in
-	"") _kshared_words "up down status doctor ls srv mem port rm folder help --at --version --help" ;;
+	"") _kshared_words "up down status doctor ls srv mem ring port rm folder help --at --version --help" ;;
 	up)
 		if [[ $cur == -* ]]; then
 			_kshared_words "$limits --help"
@@ -137,10 +156,11 @@ _kshared()
 	rm) _kshared_path ;;
 	help)
 		case $verb in
-		"") _kshared_words "up down status doctor ls srv mem port rm folder" ;;
+		"") _kshared_words "up down status doctor ls srv mem ring port rm folder" ;;
 		srv) _kshared_words "post open rm" ;;
 		mem) _kshared_words "create seal rm" ;;
 		port) _kshared_words "ls read write watch add rule serve" ;;
+		ring) _kshared_words "create ls stat watch send recv rm" ;;
 		folder) _kshared_words "top" ;;
 		esac
 		;;
@@ -206,6 +226,21 @@ _kshared()
 			;;
 		rm) _kshared_names mem "" ;;
 		esac
+		;;
+	ring)
+		if [[ -z $verb ]]; then
+			_kshared_words "create ls stat watch send recv rm --help"
+		elif [[ $cur == -* || $verb == create ]]; then
+			case $verb in
+			create) _kshared_words "--shape --slots --slot-size --data --writers --readers --blocking --protected --mode" ;;
+			ls | stat) _kshared_words "--json" ;;
+			watch) _kshared_words "--interval --json" ;;
+			send) _kshared_words "--lines --null --raw --timeout --readers" ;;
+			recv) _kshared_words "--lines --null --raw --timeout --keep --history" ;;
+			esac
+		elif [[ $verb != ls && $prev != -n ]]; then
+			_kshared_rings
+		fi
 		;;
 	esac
 }
