@@ -8,30 +8,24 @@
  * A page's head is written by an update of its map, never by a mapping, which could not be frozen; so are a new pool's
  * shadow bytes. This process maps neither.
  */
-#include "rule.h"
+#include "engine/bpf/rule_impl.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
-#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <base/cleanup.h>
-#include <base/proc.h>
 #include <bpf/bpf.h>
 #include <bpf/libbpf.h>
 
-#include "engine/bpf/rule_abi.h"
 #include "engine/bpf/rule.skel.h"
 #include "engine/bpf/rule_sock.skel.h"
-
-#define SLOT_OF(client) ((uint32_t)((client) % RULE_SLOTS))
 
 _Static_assert(RULES_CLIENTS_MAX == RULE_SLOTS, "rule_abi.h");
 _Static_assert(offsetof(struct port_head, seq) == 128, "rule_publish.bpf.h: struct rule_page");
@@ -64,46 +58,6 @@ static const struct port_spec rule_spec = {
 
 _Static_assert(sizeof(rule_fields) / sizeof(rule_fields[0]) == RULE_WORDS, "one field a word");
 
-/*
- * @sock: NULL: there is no such rule
- * @link_fd: -1: its control group was gone when it was taken over
- * @cgroup_fd: its directory; -1: not known
- */
-struct rule {
-	struct rule_sock_bpf *sock;
-	uint64_t entry;
-	uint64_t owner;
-	int link_fd;
-	int cgroup_fd;
-	bool gone;
-};
-
-enum seat_state {
-	SEAT_FREE,
-	SEAT_USED,
-	SEAT_LEFT, /* somebody may have the pool still */
-};
-
-struct seat {
-	enum seat_state state;
-	uint64_t client;
-	uint64_t entry;
-	uint32_t rule;
-	uint32_t uid, gid, pid;
-	bool spared;
-	int pidfd;
-};
-
-struct rules {
-	struct rule_bpf *bpf;
-	struct ring_buffer *events;
-	struct rules_options options;
-	uint64_t last_client;
-	unsigned int nr_rules;
-	struct rule rule[RULES_MAX];
-	struct seat seat[RULES_CLIENTS_MAX];
-};
-
 static void free_rules_p(struct rules **r)
 {
 	rules_free(*r);
@@ -114,19 +68,12 @@ static void free_sock_p(struct rule_sock_bpf **s)
 	rule_sock_bpf__destroy(*s);
 }
 
-static void close_file_p(FILE **f)
-{
-	if (*f)
-		fclose(*f);
-}
-
 static int quiet(enum libbpf_print_level level, const char *format, va_list args)
 {
 	return getenv("KSHARED_BPF_DEBUG") ? vfprintf(stderr, format, args) : 0;
 }
 
-/* Run one of the publisher's own programs. Return: what it returns; -errno. */
-static int run(const struct bpf_program *prog, struct rule_seat *seat)
+int rules_run(const struct bpf_program *prog, struct rule_seat *seat)
 {
 	LIBBPF_OPTS(bpf_test_run_opts, opts, .ctx_in = seat,
 		    .ctx_size_in = seat ? sizeof(*seat) : 0);
@@ -150,8 +97,6 @@ static int load_error(int r)
 	return r == -EPERM || r == -EACCES ? -EPERM : r == -ENOMEM ? r : -ENOTSUP;
 }
 
-static int on_found(void *user, void *data, size_t len);
-
 int rules_new(struct rules **ret, const struct rules_options *o)
 {
 	cleanup(free_rules_p) struct rules *r = calloc(1, sizeof(*r));
@@ -173,7 +118,7 @@ int rules_new(struct rules **ret, const struct rules_options *o)
 	err = rule_bpf__load(r->bpf);
 	if (err)
 		return load_error(err);
-	r->events = ring_buffer__new(bpf_map__fd(r->bpf->maps.events), on_found, r, NULL);
+	r->events = ring_buffer__new(bpf_map__fd(r->bpf->maps.events), rules_on_found, r, NULL);
 	if (!r->events)
 		return -errno;
 	*ret = take_ptr(r);
@@ -280,7 +225,7 @@ unsigned int rules_look(struct rules *r)
 		struct rule_seat seat = { .rule = i };
 
 		if (!rule->sock || rule->gone || !is_removed(rule->cgroup_fd, rule->link_fd) ||
-		    run(r->bpf->progs.rule_gone, &seat))
+		    rules_run(r->bpf->progs.rule_gone, &seat))
 			continue;
 		rule->gone = true;
 		nr++;
@@ -348,7 +293,7 @@ int rules_add(struct rules *r, uint64_t entry, int cgroup_fd, int link_fd, int s
 	r->nr_rules++;
 	/* From here on its predecessor's bells are refused, and the page has values. */
 	seat.rule = i;
-	err = run(r->bpf->progs.rule_own, &seat);
+	err = rules_run(r->bpf->progs.rule_own, &seat);
 	rules_look(r);
 	return err;
 }
@@ -378,9 +323,9 @@ int rules_remove(struct rules *r, uint64_t entry)
 		struct rule_seat seat = { .op = RULE_BAR, .slot = n };
 
 		if (r->seat[n].state == SEAT_USED && r->seat[n].rule == i)
-			run(r->bpf->progs.rule_seat, &seat);
+			rules_run(r->bpf->progs.rule_seat, &seat);
 	}
-	run(r->bpf->progs.rule_own, &nobody);
+	rules_run(r->bpf->progs.rule_own, &nobody);
 	bpf_link_detach(rule->link_fd);
 	cleanup_close_p(&rule->link_fd);
 	cleanup_close_p(&rule->cgroup_fd);
@@ -414,8 +359,8 @@ static bool is_free(struct rules *r, uint32_t n)
 {
 	struct rule_seat seat = { .op = RULE_LEAVE, .slot = n };
 
-	if (r->seat[n].state == SEAT_LEFT && run(r->bpf->progs.rule_seat, &seat) == 0 &&
-	    run(r->bpf->progs.rule_held, &seat) == 0)
+	if (r->seat[n].state == SEAT_LEFT && rules_run(r->bpf->progs.rule_seat, &seat) == 0 &&
+	    rules_run(r->bpf->progs.rule_held, &seat) == 0)
 		r->seat[n].state = SEAT_FREE;
 	return r->seat[n].state == SEAT_FREE;
 }
@@ -460,32 +405,6 @@ static int make_pool(struct rules *r, uint32_t n, struct rule_seat *seat)
 	return take_fd(&fd);
 }
 
-/* The number of a process that a pidfd is of, in this process's namespace. Return: 0: none, or it has ended. */
-static int32_t pid_of(int pidfd)
-{
-	cleanup(close_file_p) FILE *f = NULL;
-	char path[64], line[128];
-	int pid;
-
-	snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", pidfd);
-	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Pid: %d", &pid) == 1)
-			return pid > 0 ? pid : 0;
-	return 0;
-}
-
-/* Is all of a process @uid's, so that he may kill it? */
-static bool is_all_of(int pidfd, uint32_t uid)
-{
-	int32_t pid = pidfd < 0 ? 0 : pid_of(pidfd);
-	struct proc_info info;
-
-	if (!pid || proc_read(pid, &info) < 0 || pid_of(pidfd) != pid)
-		return false;
-	return info.uid[0] == uid && info.uid[1] == uid && info.uid[2] == uid;
-}
-
 /*
  * Seat a client. Its task is looked up by number within: if the process lives afterwards, the number was its own. One that is not, or
  * not only, its user's is not to be killed: it may have become another's since it asked.
@@ -497,23 +416,23 @@ static int sit_down(struct rules *r, struct rule_seat *seat, struct seat *who, i
 	int err;
 
 	seat->op = RULE_JOIN;
-	seat->pid = pidfd < 0 ? 0 : pid_of(pidfd);
+	seat->pid = pidfd < 0 ? 0 : rules_pid_of(pidfd);
 	if (pidfd >= 0 && !seat->pid)
 		return -ESRCH;
-	err = run(r->bpf->progs.rule_seat, seat);
-	who->spared = pidfd < 0 || !is_all_of(pidfd, who->uid);
+	err = rules_run(r->bpf->progs.rule_seat, seat);
+	who->spared = pidfd < 0 || !rules_is_all_of(pidfd, who->uid);
 	if (!err && who->spared) {
 		struct rule_seat spare = { .op = RULE_SPARE, .slot = seat->slot };
 
-		err = run(r->bpf->progs.rule_seat, &spare);
+		err = rules_run(r->bpf->progs.rule_seat, &spare);
 	}
 	if (!err && pidfd >= 0 && poll(&p, 1, 0) != 0)
 		err = -ESRCH;
 	if (!err)
-		err = run(r->bpf->progs.rule_watch, NULL);
+		err = rules_run(r->bpf->progs.rule_watch, NULL);
 	if (err) {
 		seat->op = RULE_LEAVE;
-		run(r->bpf->progs.rule_seat, seat);
+		rules_run(r->bpf->progs.rule_seat, seat);
 	}
 	return err;
 }
@@ -609,7 +528,7 @@ void rules_leave(struct rules *r, uint64_t client)
 	if (s->state != SEAT_USED || s->client != client)
 		return;
 	/* If a bell is at it, it is shut out all the same, and is_free() tries again. */
-	run(r->bpf->progs.rule_seat, &seat);
+	rules_run(r->bpf->progs.rule_seat, &seat);
 	if (s->pidfd >= 0)
 		close(s->pidfd);
 	s->pidfd = -1;
@@ -620,89 +539,6 @@ void rules_leave(struct rules *r, uint64_t client)
 int rules_fd(const struct rules *r)
 {
 	return ring_buffer__epoll_fd(r->events);
-}
-
-/*
- * A process's name where the kernel side could not tell it. It may have ended, and its number be another's: then the pidfd
- * has none any more.
- */
-static void name_of(int pidfd, char ret[16])
-{
-	cleanup(close_file_p) FILE *f = NULL;
-	int32_t pid = pidfd < 0 ? 0 : pid_of(pidfd);
-	char path[64], name[16];
-
-	snprintf(path, sizeof(path), "/proc/%d/comm", pid);
-	f = pid ? fopen(path, "re") : NULL;
-	if (!f || !fgets(name, sizeof(name), f) || pid_of(pidfd) != pid)
-		return;
-	name[strcspn(name, "\n")] = '\0';
-	memcpy(ret, name, sizeof(name));
-}
-
-/*
- * Whom the kernel side has killed already is none the worse for it. Where it cannot, the process is looked at once more: what it has executed
- * is not known then, but whose it is.
- */
-static enum rules_policy carry_out(const struct rules *r, const struct seat *s, bool spared)
-{
-	struct pollfd p = { .fd = s->pidfd, .events = POLLIN };
-	struct rule_seat seat = { .slot = SLOT_OF(s->client), .client = s->client };
-	int err;
-
-	if (r->options.policy != RULES_KILL)
-		return r->options.policy;
-	err = spared || s->spared ? -EPERM : run(r->bpf->progs.rule_end, &seat);
-	if (err <= 0)
-		return err ? RULES_REVOKE : RULES_KILL;
-	if (!is_all_of(s->pidfd, s->uid))
-		return poll(&p, 1, 0) == 1 ? RULES_KILL : RULES_REVOKE;
-	if (syscall(SYS_pidfd_send_signal, s->pidfd, SIGKILL, NULL, 0) && errno != ESRCH)
-		return RULES_REVOKE;
-	return RULES_KILL;
-}
-
-/* Where a byte of the two canaries is, from the beginning of the data. */
-static int64_t place(int byte)
-{
-	return byte < PORT_CANARY ? byte - PORT_CANARY
-				  : byte - PORT_CANARY + (int64_t)sizeof(struct port_rule);
-}
-
-static void measure(const struct rule_found *f, struct rules_event *ret)
-{
-	const char *byte = (const char *)f->diff;
-	int first = 0, last = 2 * PORT_CANARY - 1;
-
-	while (first < last && !byte[first])
-		first++;
-	while (last > first && !byte[last])
-		last--;
-	ret->offset = place(first);
-	ret->bytes = place(last) - place(first) + 1;
-}
-
-static int on_found(void *user, void *data, size_t len)
-{
-	struct rules *r = user;
-	const struct rule_found *f = data;
-	struct rules_event e = { .client = f->client };
-	const struct seat *s = &r->seat[SLOT_OF(f->client)];
-
-	if (s->state != SEAT_USED || s->client != f->client)
-		return 0;
-	e.entry = s->entry;
-	e.uid = s->uid;
-	e.gid = s->gid;
-	e.pid = s->pid;
-	memcpy(e.comm, f->comm, sizeof(e.comm) - 1);
-	if (!*e.comm)
-		name_of(s->pidfd, e.comm);
-	measure(f, &e);
-	e.done = carry_out(r, s, f->spared);
-	if (r->options.on_event)
-		r->options.on_event(&e, r->options.user);
-	return 0;
 }
 
 int rules_dispatch(struct rules *r)
