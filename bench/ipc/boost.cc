@@ -24,13 +24,12 @@ struct end {
 	bool spin;
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	channel *c = static_cast<channel *>(ipc_alloc(sizeof(*c)));
 
 	snprintf(c->name, sizeof(c->name), "kshared-bench-%d-%u", (int)getpid(), number);
-	c->queue =
-		new message_queue(boost::interprocess::create_only, c->name, ipc_depth(size), size);
+	c->queue = new message_queue(boost::interprocess::create_only, c->name, depth, size);
 	return c;
 }
 

@@ -43,17 +43,17 @@ struct end {
 	struct small got;
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	struct channel *c = ipc_alloc(sizeof(*c));
 	size_t slot;
 
 	c->small = size <= SMALL;
-	c->depth = 1u << (31 - __builtin_clz(ipc_depth(size)));
+	c->depth = depth;
 	/* Of the payloads twice as many: one is being written and one read that are not in the ring. */
 	slot = c->small ? sizeof(struct small) : 64 + 2 * size;
-	c->shared = ipc_map(sizeof(struct shared) + slot * c->depth);
-	ck_ring_init(&c->shared->ring, c->depth);
+	c->shared = ipc_map(sizeof(struct shared) + slot * depth);
+	ck_ring_init(&c->shared->ring, depth);
 	return c;
 }
 

@@ -38,12 +38,12 @@ struct end {
 	bool spin;
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	struct channel *c = ipc_alloc(sizeof(*c));
 
-	c->depth = 1u << (31 - __builtin_clz(ipc_depth(size)));
-	c->shared = ipc_map(sizeof(struct shared) + size * c->depth);
+	c->depth = depth;
+	c->shared = ipc_map(sizeof(struct shared) + size * depth);
 	c->data = bench_fd(eventfd(0, EFD_CLOEXEC), "eventfd");
 	c->room = bench_fd(eventfd(0, EFD_CLOEXEC), "eventfd");
 	return c;

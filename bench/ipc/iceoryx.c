@@ -30,11 +30,11 @@ static const char conf[] = "[general]\n"
 			   "[[segment.mempool]]\nsize = 1024\ncount = 2048\n"
 			   "[[segment.mempool]]\nsize = 4096\ncount = 2048\n"
 			   "[[segment.mempool]]\nsize = 65536\ncount = 512\n"
-			   "[[segment.mempool]]\nsize = 1048576\ncount = 64\n";
+			   "[[segment.mempool]]\nsize = 1048576\ncount = 320\n";
 
 struct channel {
 	char topic[32];
-	size_t size;
+	unsigned int depth;
 };
 
 struct end {
@@ -63,14 +63,14 @@ static void serve(void *arg)
 	bench_die("iox-roudi");
 }
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	static unsigned int nr;
 	struct channel *c = ipc_alloc(sizeof(*c));
 
 	/* What an earlier one left may still be known. */
 	snprintf(c->topic, sizeof(c->topic), "%d-%u", (int)getpid(), nr++);
-	c->size = size;
+	c->depth = depth;
 	return c;
 }
 
@@ -91,7 +91,6 @@ static void *open_end(void *channel, bool writer)
 {
 	struct channel *c = channel;
 	struct end *e = ipc_alloc(sizeof(*e));
-	unsigned int depth = ipc_depth(c->size);
 
 	enter();
 	if (writer) {
@@ -105,7 +104,7 @@ static void *open_end(void *channel, bool writer)
 
 		iox_sub_options_init(&options);
 		options.queueFullPolicy = QueueFullPolicy_BLOCK_PRODUCER;
-		options.queueCapacity = depth > DEPTH_MAX ? DEPTH_MAX : depth;
+		options.queueCapacity = c->depth > DEPTH_MAX ? DEPTH_MAX : c->depth;
 		e->sub = iox_sub_init(&e->sub_space, "kshared", "bench", c->topic, &options);
 		e->ws = iox_ws_init(&e->ws_space);
 		if (iox_ws_attach_subscriber_state(e->ws, e->sub, SubscriberState_HAS_DATA, 0,

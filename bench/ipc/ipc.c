@@ -35,6 +35,8 @@
 #define PATIENCE_MS 30000
 #define WAYS_MAX 64
 #define NAMES_MAX 32
+#define HAND_OVER_DEPTH 256
+#define MAP_MOST (64u << 20)
 
 static const struct {
 	const struct ipc_peer *peer;
@@ -110,7 +112,7 @@ static pid_t burners[2];
 void *ipc_map(size_t size)
 {
 	void *at = mmap(NULL, size, PROT_READ | PROT_WRITE,
-			MAP_SHARED | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+			MAP_SHARED | MAP_ANONYMOUS | (size <= MAP_MOST ? MAP_POPULATE : 0), -1, 0);
 
 	if (at == MAP_FAILED)
 		bench_die("memory");
@@ -253,7 +255,7 @@ static void hear_both(const struct pair *p, const char *what)
 	hear(p, 1, &byte, 1, what);
 }
 
-static struct pair *start_pair(const struct ipc_peer *peer, size_t size)
+static struct pair *start_pair(const struct ipc_peer *peer, size_t size, unsigned int depth)
 {
 	struct pair *p = ipc_alloc(sizeof(*p));
 	char byte = 0;
@@ -261,7 +263,7 @@ static struct pair *start_pair(const struct ipc_peer *peer, size_t size)
 	p->peer = peer;
 	p->shared = ipc_map(sizeof(*p->shared));
 	for (unsigned int i = 0; i < 2; i++)
-		p->channels[i] = peer->prepare(size, i);
+		p->channels[i] = peer->prepare(size, depth, i);
 	for (unsigned int i = 0; i < 2; i++) {
 		struct start s = { .pair = p, .side = i };
 		int socks[2];
@@ -372,22 +374,46 @@ static bool wanted(const char *name)
 	return nr_names == 0;
 }
 
-static void run_size(size_t size)
+/*
+ * How many messages may wait: as many as go into 4 MiB, which the processors' caches hold. Who only hands them over does not touch them, and has
+ * to be far enough ahead not to wait for each.
+ */
+static unsigned int depth_of(size_t size, bool hand_over)
+{
+	size_t depth = (4u << 20) / size;
+
+	if (hand_over)
+		return HAND_OVER_DEPTH;
+	return depth > 1024 ? 1024
+		: depth < 8 ? 8
+			    : 1u << (31 - __builtin_clz((unsigned int)depth));
+}
+
+static bool any_turn(const struct ipc_peer *peer, unsigned int works, size_t size)
+{
+	for (unsigned int work = 0; work < IPC_NR_WORKS; work++)
+		for (unsigned int wait = 0; wait < IPC_NR_WAITS; wait++)
+			if ((works & IPC_BIT(work)) && takes_part(peer, work, wait, size))
+				return true;
+	return false;
+}
+
+/* @works: those that the same channels are for */
+static void run_works(unsigned int works, size_t size)
 {
 	struct pair *pairs[NR_KNOWN];
 	unsigned int nr = 0;
 
 	for (unsigned int i = 0; i < NR_KNOWN; i++) {
 		const struct ipc_peer *peer = known[i].peer;
-		bool any = false;
 
-		for (unsigned int work = 0; peer && work < IPC_NR_WORKS; work++)
-			for (unsigned int wait = 0; wait < IPC_NR_WAITS; wait++)
-				any = any || takes_part(peer, work, wait, size);
-		if (any && wanted(peer->name))
-			pairs[nr++] = start_pair(peer, size);
+		if (peer && wanted(peer->name) && any_turn(peer, works, size))
+			pairs[nr++] = start_pair(peer, size,
+						 depth_of(size, works & IPC_BIT(IPC_HAND_OVER)));
 	}
 	for (unsigned int work = 0; work < IPC_NR_WORKS; work++) {
+		if (!(works & IPC_BIT(work)))
+			continue;
 		run_work(pairs, nr, work, size, false);
 		/* Of what is smaller than a line only the shortest way is asked for. */
 		if (size >= 64)
@@ -521,8 +547,10 @@ int main(int argc, char **argv)
 		if (waitpid(burners[i], NULL, WUNTRACED) != burners[i])
 			bench_die("waiting for a process to stop");
 	}
-	for (unsigned int i = 0; i < nr_sizes; i++)
-		run_size(sizes[i]);
+	for (unsigned int i = 0; i < nr_sizes; i++) {
+		run_works(IPC_ANY_WORK, sizes[i]);
+		run_works(IPC_BIT(IPC_HAND_OVER), sizes[i]);
+	}
 	for (unsigned int i = 0; i < 2; i++)
 		stop(burners[i]);
 	for (unsigned int i = 0; i < nr_services; i++)

@@ -82,7 +82,8 @@ struct ipc_result {
  * @max: longest message; 0: all can be sent
  * @small: is measured with less than a cache line, too
  * @serve: NULL, or be the service that has to run beside, in a process of its own
- * @prepare: make a channel for messages of @size, before there are two processes; @number is 0 or 1
+ * @prepare: make a channel for messages of @size, of which @depth may wait if that has to be said; before there are two processes;
+ *	@number is 0 or 1
  * @open: become the writer or the reader of what prepare() gave, in one's own process
  * @ready: NULL, or wait until the other end can be heard; called once both have opened everything
  * @begin: a turn begins: how this end waits from now on
@@ -97,7 +98,7 @@ struct ipc_peer {
 	size_t max;
 	bool small;
 	void (*serve)(void *arg);
-	void *(*prepare)(size_t size, unsigned int number);
+	void *(*prepare)(size_t size, unsigned int depth, unsigned int number);
 	void *(*open)(void *channel, bool writer);
 	void (*ready)(void *end);
 	void (*begin)(void *end, const struct ipc_turn *turn);
@@ -115,15 +116,7 @@ extern const struct ipc_peer ipc_ring, ipc_pipe, ipc_stream, ipc_seqpacket, ipc_
 #define IPC_BIT(x) (1u << (x))
 #define IPC_ANY_WORK (IPC_BIT(IPC_ONE_WAY) | IPC_BIT(IPC_ROUND_TRIP))
 
-/** ipc_depth() - how many messages of @size a peer may hold that has to be told a number: 4 MiB of them. */
-static inline unsigned int ipc_depth(size_t size)
-{
-	size_t fit = (4u << 20) / size;
-
-	return fit > 1024 ? 1024 : fit < 8 ? 8 : (unsigned int)fit;
-}
-
-/** ipc_map() - memory that both processes will have. */
+/** ipc_map() - memory that both processes will have; touched, unless it is very much. */
 void *ipc_map(size_t size);
 
 /** ipc_alloc() - memory of one's own, aligned to a cache line, zeroed. */

@@ -76,7 +76,7 @@ IPC_INLINE void unless_busy(const char *what)
 
 /* ---- pipe ---- */
 
-static void *prepare_pipe(size_t size, unsigned int number)
+static void *prepare_pipe(size_t size, unsigned int depth, unsigned int number)
 {
 	int fds[2];
 
@@ -139,12 +139,12 @@ static void *prepare_socket(int type)
 	return new_channel(fds);
 }
 
-static void *prepare_stream(size_t size, unsigned int number)
+static void *prepare_stream(size_t size, unsigned int depth, unsigned int number)
 {
 	return prepare_socket(SOCK_STREAM);
 }
 
-static void *prepare_seqpacket(size_t size, unsigned int number)
+static void *prepare_seqpacket(size_t size, unsigned int depth, unsigned int number)
 {
 	return prepare_socket(SOCK_SEQPACKET);
 }
@@ -203,9 +203,9 @@ static void set_limit(const char *path, unsigned int value)
  * The kernel's account of a queue is taken in full when it is made, and each user has one of 800 KiB unless he may raise it: then
  * there are few long messages. How long one may be is the namespace's, which is ours.
  */
-static void *prepare_mq(size_t size, unsigned int number)
+static void *prepare_mq(size_t size, unsigned int depth, unsigned int number)
 {
-	struct mq_attr attr = { .mq_maxmsg = ipc_depth(size), .mq_msgsize = (long)size };
+	struct mq_attr attr = { .mq_maxmsg = depth, .mq_msgsize = (long)size };
 	struct rlimit limit = { RLIM_INFINITY, RLIM_INFINITY };
 	char name[64];
 	int fds[2];

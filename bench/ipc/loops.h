@@ -92,7 +92,7 @@ IPC_INLINE void ipc_send_loop(const struct ipc_turn *turn, void *out,
 {
 	const bool touch = turn->work != IPC_HAND_OVER;
 	const size_t size = turn->size;
-	const uint64_t mask = size > 16384 ? 0 : turn->wait == IPC_BLOCKING ? 15 : 63;
+	const uint64_t mask = touch && size > 16384 ? 0 : turn->wait == IPC_BLOCKING ? 15 : 63;
 	int64_t until = bench_now_ns() + turn->warm_ns;
 	bool begun = false, last = false;
 
@@ -124,7 +124,7 @@ IPC_INLINE void ipc_receive_loop(const struct ipc_turn *turn, void *in,
 {
 	const bool touch = turn->work != IPC_HAND_OVER;
 	const size_t size = turn->size;
-	const uint64_t mask = size > 16384 ? 3 : 63;
+	const uint64_t mask = touch && size > 16384 ? 3 : 63;
 	uint32_t *windows = ipc_samples();
 	int64_t start = 0, last = 0, now;
 	uint64_t n, counted = 0;

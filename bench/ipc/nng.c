@@ -11,7 +11,7 @@
 
 struct channel {
 	char url[64];
-	size_t size;
+	int depth;
 };
 
 struct end {
@@ -20,11 +20,11 @@ struct end {
 	int flags;
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	struct channel *c = ipc_alloc(sizeof(*c));
 
-	c->size = size;
+	c->depth = (int)depth;
 	snprintf(c->url, sizeof(c->url), "ipc:///tmp/kshared-bench-nng-%d-%u", (int)getpid(),
 		 number);
 	return c;
@@ -41,11 +41,10 @@ static void *open_end(void *channel, bool writer)
 {
 	struct channel *c = channel;
 	struct end *e = ipc_alloc(sizeof(*e));
-	int most = (int)ipc_depth(c->size);
 
 	must(nng_pair0_open(&e->socket), "nng_pair0_open");
-	must(nng_socket_set_int(e->socket, NNG_OPT_SENDBUF, most), "NNG_OPT_SENDBUF");
-	must(nng_socket_set_int(e->socket, NNG_OPT_RECVBUF, most), "NNG_OPT_RECVBUF");
+	must(nng_socket_set_int(e->socket, NNG_OPT_SENDBUF, c->depth), "NNG_OPT_SENDBUF");
+	must(nng_socket_set_int(e->socket, NNG_OPT_RECVBUF, c->depth), "NNG_OPT_RECVBUF");
 	must(nng_socket_set_size(e->socket, NNG_OPT_RECVMAXSZ, 0), "NNG_OPT_RECVMAXSZ");
 	must(nng_socket_set_ms(e->socket, NNG_OPT_RECONNMINT, 10), "NNG_OPT_RECONNMINT");
 	/* A dialer of this kind tries again until the other one listens. */

@@ -12,6 +12,7 @@
 #include "ipc/loops.h"
 
 #define BATCH 32
+#define DATA_BYTES (8ULL << 20) /* what all defaults will do for */
 
 struct end {
 	struct kring *ring;
@@ -21,12 +22,17 @@ struct end {
 	struct kring_msg msgs[BATCH];
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
+	struct kring_conf conf = { 0 };
 	int *fd = ipc_alloc(sizeof(*fd));
 
+	/* Half of the space is the longest message, so that one in two may be lost to the end of it. */
+	if (depth * size > DATA_BYTES)
+		conf.data_bytes = 2ULL * depth * size;
+
 	*fd = bench_fd(memfd_create("ring", MFD_CLOEXEC | MFD_ALLOW_SEALING), "memfd_create");
-	bench_zero(kring_format(*fd, -1, NULL), "kring_format");
+	bench_zero(kring_format(*fd, -1, &conf), "kring_format");
 	return fd;
 }
 
@@ -47,7 +53,9 @@ static void begin(void *end, const struct ipc_turn *turn)
 	};
 	struct end *e = end;
 
-	e->batch = turn->work == IPC_ROUND_TRIP || turn->size > 4096 ? 1 : BATCH;
+	e->batch = turn->work == IPC_ROUND_TRIP || (turn->work == IPC_ONE_WAY && turn->size > 4096)
+		? 1
+		: BATCH;
 	bench_zero(kring_set_wait(e->ring, hows[turn->wait]), "kring_set_wait");
 }
 

@@ -11,7 +11,7 @@
 
 struct channel {
 	char url[64];
-	size_t size;
+	int depth;
 };
 
 struct end {
@@ -21,11 +21,11 @@ struct end {
 	int flags;
 };
 
-static void *prepare(size_t size, unsigned int number)
+static void *prepare(size_t size, unsigned int depth, unsigned int number)
 {
 	struct channel *c = ipc_alloc(sizeof(*c));
 
-	c->size = size;
+	c->depth = (int)depth;
 	snprintf(c->url, sizeof(c->url), "ipc:///tmp/kshared-bench-zmq-%d-%u", (int)getpid(),
 		 number);
 	return c;
@@ -35,14 +35,15 @@ static void *open_end(void *channel, bool writer)
 {
 	struct channel *c = channel;
 	struct end *e = ipc_alloc(sizeof(*e));
-	int most = (int)ipc_depth(c->size);
 
 	e->context = zmq_ctx_new();
 	e->socket = zmq_socket(e->context, writer ? ZMQ_PUSH : ZMQ_PULL);
 	if (!e->socket)
 		bench_die("zmq_socket");
-	bench_zero(zmq_setsockopt(e->socket, ZMQ_SNDHWM, &most, sizeof(most)), "ZMQ_SNDHWM");
-	bench_zero(zmq_setsockopt(e->socket, ZMQ_RCVHWM, &most, sizeof(most)), "ZMQ_RCVHWM");
+	bench_zero(zmq_setsockopt(e->socket, ZMQ_SNDHWM, &c->depth, sizeof(c->depth)),
+		   "ZMQ_SNDHWM");
+	bench_zero(zmq_setsockopt(e->socket, ZMQ_RCVHWM, &c->depth, sizeof(c->depth)),
+		   "ZMQ_RCVHWM");
 	/* Whoever connects tries again until the other one has bound. */
 	if (writer)
 		bench_zero(zmq_bind(e->socket, c->url), "zmq_bind");
