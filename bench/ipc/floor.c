@@ -134,7 +134,7 @@ static void send_memcpy(const struct ipc_turn *turn, void *out, struct ipc_resul
 	for (;; count++) {
 		if (count % 64 == 0 && count) {
 			now = bench_now_ns();
-			windows[nr++] = ipc_clamp((double)(now - last) * 1000 / 64);
+			windows[nr++] = ipc_clamp((double)(now - last) * IPC_PER_NS / 64);
 			if (now >= until || nr == IPC_SAMPLES)
 				break;
 			last = bench_now_ns();
@@ -143,7 +143,7 @@ static void send_memcpy(const struct ipc_turn *turn, void *out, struct ipc_resul
 		__asm__ volatile("" ::: "memory");
 		at = at + 1 == depth ? 0 : at + 1;
 	}
-	ipc_measure(ret, windows, nr, 1000);
+	ipc_measure(ret, windows, nr, IPC_PER_NS);
 	ret->count = (double)count;
 	ret->ns = ret->p50_ns;
 }

@@ -117,6 +117,7 @@ IPC_INLINE void ipc_send_loop(const struct ipc_turn *turn, void *out,
  * drain what had piled up before it.
  */
 #define IPC_WINDOW_NS 250000
+#define IPC_PER_NS 64 /* so finely are the times of single messages kept */
 
 IPC_INLINE void ipc_receive_loop(const struct ipc_turn *turn, void *in,
 				 const void *(*take)(void *, size_t), void (*done)(void *),
@@ -139,8 +140,7 @@ IPC_INLINE void ipc_receive_loop(const struct ipc_turn *turn, void *in,
 		if ((n & mask) == 0 && start) {
 			now = bench_now_ns();
 			if (now - last > IPC_WINDOW_NS && nr < IPC_SAMPLES) {
-				/* In picoseconds */
-				windows[nr++] = ipc_clamp((double)(now - last) * 1000 /
+				windows[nr++] = ipc_clamp((double)(now - last) * IPC_PER_NS /
 							  (double)(n - counted));
 				last = now;
 				counted = n;
@@ -153,7 +153,7 @@ IPC_INLINE void ipc_receive_loop(const struct ipc_turn *turn, void *in,
 		if (__builtin_expect(n == ipc_load(&turn->shared->end), 0))
 			break;
 	}
-	ipc_measure(ret, windows, nr, 1000);
+	ipc_measure(ret, windows, nr, IPC_PER_NS);
 	ret->count = (double)(n - turn->shared->begin);
 	ret->ns = (double)(bench_now_ns() - start) / ret->count;
 }
