@@ -60,7 +60,8 @@ struct kring;
  * @shape: KRING_ONE_TO_ONE (default), KRING_MANY_TO_ONE, KRING_BROADCAST
  * @flags: KRING_PROTECTED, KRING_BLOCKING
  * @slots: messages that may wait, of each writer; a power of two (1024)
- * @slot_bytes: of one of them, a power of two from 64 to 4096 (128); shorter messages than that by at least 8 lie in it
+ * @slot_bytes: of one of them, a multiple of 8 from 64 to 4096 (72); messages that are shorter by at least 8 lie in it. 64 is a cache line: the
+ *              quickest for messages of up to 56
  * @data_bytes: for the longer ones, of each writer; a power of two of at least 4096 (4 MiB). Half of it is the longest message
  * @writers: KRING_MANY_TO_ONE: how many at once, up to 256 (16)
  * @readers: KRING_BROADCAST: how many at once, up to 256 (16)
@@ -196,8 +197,8 @@ size_t kring_max(const struct kring *r);
  * A reservation that was not committed is dropped by the next one.
  *
  * Return: where to write, aligned to 8 bytes (64 when longer than a slot); NULL with errno: EMSGSIZE longer than kring_max(); EAGAIN no room, and @timeout_ms was 0; ETIMEDOUT;
- * EPIPE there is no room and the reader has closed its end; EOWNERDEAD there is none and it ended without that (each is said once of each reader; another
- * call waits for the next reader); EBADMSG the ring is damaged; EINVAL not a writer.
+ * EPIPE there is no room and the reader has closed its end; EOWNERDEAD there is none and it ended without that (each is said once of each reader, and not if
+ * the next one has come already; another call waits for the next reader); EBADMSG the ring is damaged; EINVAL not a writer.
  */
 void *kring_reserve(struct kring *r, size_t len_bytes, int timeout_ms);
 
@@ -213,11 +214,17 @@ int kring_commit(struct kring *r, size_t len_bytes, unsigned int flags);
 int kring_send(struct kring *r, const void *data, size_t len_bytes, int timeout_ms);
 
 /**
- * kring_send_many() - several messages, with one look for a sleeping reader.
+ * kring_send_many() - several messages, with one look for a sleeping reader. They appear in batches: much quicker than one by one.
  * @msgs: one message each
  * Return: how many were sent, at least one if @nr is not 0; -1 with errno as kring_reserve().
  */
 int kring_send_many(struct kring *r, const struct iovec *msgs, unsigned int nr, int timeout_ms);
+
+/**
+ * kring_flush() - wait until all that was sent is released: by the readers of this moment (KRING_BROADCAST, which tells of the slowest).
+ * Return: 0; -1 with errno: EAGAIN not yet, and @timeout_ms was 0; ETIMEDOUT; EPIPE, EOWNERDEAD as kring_reserve(); EINVAL not a writer.
+ */
+int kring_flush(struct kring *r, int timeout_ms);
 
 /**
  * kring_peek() - the next messages, in place.
@@ -225,8 +232,8 @@ int kring_send_many(struct kring *r, const struct iovec *msgs, unsigned int nr, 
  * Peeking again without releasing gives the same ones.
  *
  * Return: how many, at least one; -1 with errno: EAGAIN nothing is there, and @timeout_ms was 0; ETIMEDOUT; EPIPE all is received and the
- * last writer has closed its end; EOWNERDEAD all is received of a writer that ended without that (each is said once of each writer; another call waits for the
- * next one); EOVERFLOW messages were lost, see kring_lost() (KRING_BROADCAST); EBADMSG the ring is damaged; EINVAL not a reader.
+ * last writer has closed its end; EOWNERDEAD all is received of a writer that ended without that (each is said once of each writer, and not if the next
+ * one has taken its place already; another call waits for the next one); EOVERFLOW messages were lost, see kring_lost() (KRING_BROADCAST); EBADMSG the ring is damaged; EINVAL not a reader.
  */
 int kring_peek(struct kring *r, struct kring_msg *ret, unsigned int max, int timeout_ms);
 

@@ -26,11 +26,6 @@ _Static_assert(KRING_ONE_TO_ONE == RING_SHAPE_ONE && KRING_MANY_TO_ONE == RING_S
 #define PATIENCE_NS 1000000000LL /* for who is just making the ring */
 #define CTL_SUFFIX ".ctl"
 
-static unsigned int log2_of(uint64_t x)
-{
-	return 63 - __builtin_clzll(x);
-}
-
 /**
  * ring_conf_head() - what the head of a ring made by @conf is, without magic, version and id.
  * @conf: NULL: the defaults
@@ -50,9 +45,7 @@ int ring_conf_head(struct ring_head *ret, const struct kring_conf *conf)
 	h.shape = conf->shape ? conf->shape : KRING_ONE_TO_ONE;
 	h.flags = conf->flags;
 	h.slots = conf->slots ? conf->slots : 1024;
-	if (conf->slot_bytes & (conf->slot_bytes - 1))
-		return -EINVAL;
-	h.slot_shift = log2_of(conf->slot_bytes ? conf->slot_bytes : 128);
+	h.slot_bytes = conf->slot_bytes ? conf->slot_bytes : 72;
 	h.data_bytes = conf->data_bytes ? conf->data_bytes : 4 << 20;
 	h.writers = conf->writers ? conf->writers : h.shape == KRING_MANY_TO_ONE ? 16 : 1;
 	h.readers = conf->readers ? conf->readers : h.shape == KRING_BROADCAST ? 16 : 1;
@@ -261,8 +254,8 @@ static int map_object(unsigned char **ret, int fd, uint64_t size, bool write)
 	return 0;
 }
 
-/* The head, word by word, once. Who has just created the object may still be about to fill it. */
-static int read_head(struct ring_head *ret, int fd)
+/* The head, word by word, once. Who has just created the object may still be about to fill it: @patience_ns. */
+static int read_head(struct ring_head *ret, int fd, int64_t patience_ns)
 {
 	uint64_t *to = (uint64_t *)ret, *from;
 	unsigned char *at;
@@ -272,7 +265,7 @@ static int read_head(struct ring_head *ret, int fd)
 	if (r < 0)
 		return r;
 	from = (uint64_t *)at;
-	while (ring_load_acquire(from) == 0 && ring_now() - start < PATIENCE_NS)
+	while (ring_load_acquire(from) == 0 && ring_now() - start < patience_ns)
 		nanosleep(&(struct timespec){ .tv_nsec = 1000000 }, NULL);
 	if (ring_load_acquire(from) == RING_MAGIC)
 		for (unsigned int i = 0; i < sizeof(*ret) / 8; i++)
@@ -303,12 +296,12 @@ int ring_map_fds(struct ring_map **ret, int fd, int ctl_fd, unsigned int end)
 
 	if (!m)
 		return -ENOMEM;
-	r = read_head(&m->head, fd);
+	r = read_head(&m->head, fd, write ? PATIENCE_NS : 0);
 	if (r < 0)
 		return r;
 	m->layout = ring_layout_of(&m->head);
 	two = m->layout.ctl_size > 0;
-	if (two && ctl_fd < 0)
+	if (two != (ctl_fd >= 0))
 		return -EINVAL;
 	r = map_object(&m->data, fd, m->layout.data_size, write && (end == KRING_WRITER || !two));
 	if (r < 0)
@@ -361,21 +354,14 @@ static int settle(struct kring *r, bool history)
 		if (result < 0)
 			return result;
 		ring_store(&lane->pid, r->pid);
-		ring_store(&lane->epoch, ring_load(&lane->epoch) + 1);
-		ring_store_release(&lane->state, RING_ACTIVE);
+		r->life = ring_life(ring_life_epoch(ring_load(&lane->life)) + 1, RING_ACTIVE);
+		ring_store_release(&lane->life, r->life);
 		return 0;
 	}
 	c = ring_cursor(r->map, r->place);
 	ring_store(&c->pid, r->pid);
-	ring_store(&c->epoch, ring_load(&c->epoch) + 1);
-	if (r->broadcast) {
-		ring_store(&c->received, 0);
-		ring_store(&c->lost, 0);
-	}
-	result = ring_resume(r, history);
-	if (result == 0)
-		ring_store_release(&c->state, RING_ACTIVE);
-	return result;
+	r->life = ring_life(ring_life_epoch(ring_load(&c->life)) + 1, RING_ACTIVE);
+	return ring_resume(r, history);
 }
 
 static void make_flows(struct kring *r)
@@ -425,9 +411,10 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 	m->refs++;
 	r->broadcast = m->head.shape == RING_SHAPE_BROADCAST;
 	r->blocking = m->head.flags & RING_BLOCKING;
-	r->slot_shift = m->head.slot_shift;
+	r->plain = role == KRING_READER && flows == 1 && !r->broadcast;
+	r->slot_bytes = m->head.slot_bytes;
 	r->mask = m->head.slots - 1;
-	r->inline_max = (1u << r->slot_shift) - 8;
+	r->inline_max = r->slot_bytes - 8;
 	r->data_bytes = m->head.data_bytes;
 	r->ctl = (struct ring_ctl *)m->ctl;
 	r->spin_ns = RING_SPIN_MAX_NS / 2;
@@ -453,7 +440,11 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 		kring_close(r);
 		return result;
 	}
-	ring_set_fence(r);
+	if (role != KRING_OBSERVER) {
+		r->fenced =
+			ring_load(role == KRING_READER ? &r->ctl->fence : &r->flow[0].room->fence);
+		ring_set_fence(r);
+	}
 	*ret = r;
 	return 0;
 }
@@ -519,7 +510,7 @@ struct kring *kring_open(struct kshared *k, const char *name, unsigned int end)
 	fd = kmem_open(k, name, end == KRING_WRITER ? O_RDWR : O_RDONLY);
 	if (fd < 0)
 		return NULL;
-	result = read_head(&h, fd);
+	result = read_head(&h, fd, watch_only ? 0 : PATIENCE_NS);
 	if (result < 0)
 		return end_result(result, NULL);
 	if (h.flags & RING_PROTECTED) {
@@ -591,7 +582,7 @@ void kring_close(struct kring *r)
 
 	if (!r)
 		return;
-	ring_watch_free(r->watch);
+	ring_watch_free(r->watch, r->pid == getpid());
 	if (r->place >= 0 && r->end && r->pid == getpid())
 		ring_leave(r);
 	if (r->lock_fd >= 0)

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 #include <time.h>
 
 #include <kshared/ring.h>
@@ -47,7 +48,8 @@ struct ring_map {
  * @n: the next message, to be written or read
  * @cursor: the reader's mark: of this lane, or of this reader
  * @room: where the writer sleeps
- * @told: the epoch of the peer whose end has been told, + 1
+ * @seen: the peer's life when it was last looked at
+ * @told: the epoch of the peer whose end has been told; 0: none
  */
 struct ring_flow {
 	unsigned char *slots;
@@ -56,6 +58,7 @@ struct ring_flow {
 	struct ring_lane *lane;
 	struct ring_cursor *cursor;
 	struct ring_room *room;
+	uint64_t seen;
 	uint64_t told;
 };
 
@@ -72,7 +75,10 @@ struct ring_flow {
  * @starts: dpos before message n, for the last @slots messages
  * @reserved*: what kring_reserve() gave
  * @doorbell: messages were committed and nobody was woken
+ * @plain: a reader of one lane that nobody overtakes
+ * @spin_ns: how long looking is worth while; 0: not at all
  * @must_fence: we cannot be reached by membarrier
+ * @fenced: we have asked the other side to make barriers itself
  */
 struct kring {
 	unsigned int end;
@@ -82,8 +88,9 @@ struct kring {
 	bool blocking;
 	bool must_fence;
 	bool doorbell;
-	bool started;
-	unsigned int slot_shift;
+	bool plain;
+	bool fenced;
+	unsigned int slot_bytes;
 	uint64_t mask;
 	size_t inline_max;
 	uint64_t data_bytes;
@@ -97,11 +104,14 @@ struct kring {
 	unsigned char *reserved;
 	uint64_t reserved_max;
 	uint64_t reserved_at;
+	uint64_t *held; /* a batch's first slot */
+	uint64_t held_word;
 
 	unsigned int current;
 	unsigned int peeked;
 	unsigned int nr_flows;
 	uint64_t lost;
+	uint64_t promised; /* broadcast: messages below that were not lost to us if they went by */
 	bool lost_untold;
 
 	uint64_t want; /* bytes of data area that are waited for; 0: a slot alone */
@@ -114,6 +124,7 @@ struct kring {
 	int lock_fd; /* the place's lock */
 	int peer_fd; /* where the other side's locks are looked at */
 	pid_t pid;
+	uint64_t life; /* what we have written into our place's */
 	struct ring_map *map;
 	struct ring_watch *watch;
 	struct ring_flow flow[];
@@ -131,7 +142,7 @@ void ring_leave(struct kring *r);
 bool ring_is_held(int fd, uint64_t byte);
 int ring_writers_gone(struct kring *r, bool look);
 int ring_reader_gone(struct kring *r, bool look);
-bool ring_look_due(struct kring *r);
+bool ring_look_due(struct kring *r, int64_t now);
 void ring_told(struct kring *r, int end);
 
 /* ring_send.c */
@@ -139,7 +150,7 @@ int ring_recover(struct kring *r);
 
 /* ring_recv.c */
 int ring_resume(struct kring *r, bool history);
-bool ring_anything(struct kring *r);
+int ring_anything(struct kring *r);
 
 /* ring_wait.c */
 bool ring_register(void);
@@ -149,8 +160,8 @@ int ring_sleep(struct kring *r, uint32_t *word, int64_t until_ns);
 void ring_set_fence(struct kring *r);
 
 /* ring_fd.c */
-void ring_arm(struct kring *r);
-void ring_watch_free(struct ring_watch *w);
+int ring_arm(struct kring *r);
+void ring_watch_free(struct ring_watch *w, bool own);
 
 static inline struct ring_cursor *ring_cursor(struct ring_map *m, unsigned int i)
 {
@@ -169,7 +180,7 @@ static inline struct ring_room *ring_room(struct ring_map *m, unsigned int i)
 
 static inline uint64_t *ring_slot(const struct kring *r, const struct ring_flow *f, uint64_t n)
 {
-	return (uint64_t *)(f->slots + ((n & r->mask) << r->slot_shift));
+	return (uint64_t *)(f->slots + (n & r->mask) * r->slot_bytes);
 }
 
 /** ring_word() - message @n's word 0, with code 0. */
@@ -196,6 +207,24 @@ static inline void ring_relax(void)
 #else
 	atomic_signal_fence(memory_order_seq_cst);
 #endif
+}
+
+#define RING_SMALL 128u
+
+/** ring_copy() - memcpy() that is quicker for what is short and was just written in words. */
+static inline void ring_copy(void *to, const void *from, size_t len)
+{
+	unsigned char *out = to;
+	const unsigned char *in = from;
+
+	if (len > RING_SMALL) {
+		memcpy(to, from, len);
+		return;
+	}
+	for (; len >= 8; len -= 8, in += 8, out += 8)
+		__builtin_memcpy(out, in, 8);
+	for (; len; len--)
+		*out++ = *in++;
 }
 
 /**
@@ -231,33 +260,20 @@ static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 							   int (*gone)(struct kring *, bool),
 							   uint32_t *word, int timeout_ms)
 {
-	int64_t start = 0, until = INT64_MAX, spin, now = 0;
 	bool looking = r->how == KRING_SPIN ||
 		(r->how == KRING_ADAPTIVE && (r->spin_ns || ++r->waits % RING_TRY_EVERY == 0));
-	int64_t next = 0;
+	int64_t start, until, spin, now;
 	int got, end;
 
 	if (timeout_ms == 0) {
-		end = gone(r, ring_look_due(r));
+		end = gone(r, ring_look_due(r, ring_now()));
 		got = ready(r);
 		if (!got && end)
 			ring_told(r, end);
 		return got ? got : end ? end : -EAGAIN;
 	}
-	/* A peer that answers at once is not worth a look at the clock. */
-	for (unsigned int i = 0; looking && i < RING_LOOKS * 4; i++) {
-		got = ready(r);
-		if (got) {
-			if (!r->spin_ns)
-				r->spin_ns = RING_SPIN_MIN_NS;
-			return got;
-		}
-		ring_relax();
-	}
 	start = ring_now();
-	next = start;
-	if (timeout_ms > 0)
-		until = start + timeout_ms * 1000000LL;
+	until = timeout_ms > 0 ? start + timeout_ms * 1000000LL : INT64_MAX;
 	spin = r->spin_ns > RING_SPIN_MIN_NS ? r->spin_ns : RING_SPIN_MIN_NS;
 	while (looking) {
 		for (unsigned int i = 0; i < RING_LOOKS; i++) {
@@ -276,9 +292,7 @@ static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 		}
 		if (now >= until)
 			return -ETIMEDOUT;
-		end = gone(r, now >= next);
-		if (now >= next)
-			next = now + RING_SLICE_NS;
+		end = gone(r, ring_look_due(r, now));
 		if (end < 0) {
 			got = ready(r);
 			if (!got)
@@ -286,22 +300,24 @@ static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 			return got ? got : end;
 		}
 	}
-	for (bool look = ring_look_due(r);; look = ring_look_due(r)) {
+	ring_set_fence(r);
+	for (;;) {
 		__atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
 		ring_barrier(r);
-		end = gone(r, look);
+		end = gone(r, ring_look_due(r, ring_now()));
 		got = ready(r);
-		if (got || end) {
-			if (!r->broadcast)
-				ring_store(word, 0);
-			if (!got)
-				ring_told(r, end);
-			return got ? got : end;
-		}
-		if (ring_sleep(r, word, until) == -ETIMEDOUT) {
+		if (!got && !end) {
+			end = ring_sleep(r, word, until);
 			got = ready(r);
-			return got ? got : -ETIMEDOUT;
+			if (!got && !end)
+				continue;
 		}
+		/* Other readers of a broadcast may sleep, too. */
+		if (!r->broadcast)
+			ring_store(word, 0);
+		if (!got && end != -ETIMEDOUT)
+			ring_told(r, end);
+		return got ? got : end;
 	}
 }
 

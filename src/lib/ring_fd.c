@@ -7,7 +7,7 @@
  * the reader looks whether the writer lives. Where that cannot be had a thread sleeps on the futex and writes to an eventfd.
  *
  * Armed means: the wait is under way. ring_arm() is called when nothing is there; it takes the completions, so that the descriptor is not
- * readable any more, arms again what has completed, and only then does its caller look a last time.
+ * readable any more, declares the sleep, looks a last time, and arms again what has completed.
  */
 #include <limits.h>
 #include <linux/futex.h>
@@ -66,7 +66,11 @@ static int submit(struct ring_watch *w, const struct io_uring_sqe *sqe)
 	w->sqes[at] = *sqe;
 	sq(w, w->p.sq_off.array)[at] = at;
 	ring_store_release(sq(w, w->p.sq_off.tail), tail + 1);
-	return syscall(SYS_io_uring_enter, w->fd, 1, 0, 0, NULL, 0) == 1 ? 0 : -errno;
+	if (syscall(SYS_io_uring_enter, w->fd, 1, 0, 0, NULL, 0) == 1)
+		return 0;
+	/* It has not been taken. */
+	ring_store_release(sq(w, w->p.sq_off.tail), tail);
+	return -EAGAIN;
 }
 
 static void take_completions(struct ring_watch *w)
@@ -85,7 +89,7 @@ static void take_completions(struct ring_watch *w)
 	ring_store_release(sq(w, w->p.cq_off.head), head);
 }
 
-static void arm_uring(struct ring_watch *w)
+static int arm_uring(struct ring_watch *w)
 {
 	const struct io_uring_sqe wait = {
 		.opcode = OP_FUTEX_WAIT,
@@ -103,19 +107,22 @@ static void arm_uring(struct ring_watch *w)
 		.user_data = TIMED,
 	};
 
-	if (!w->waiting)
-		w->waiting = submit(w, &wait) == 0;
 	if (!w->timing)
 		w->timing = submit(w, &look) == 0;
+	if (!w->waiting)
+		w->waiting = submit(w, &wait) == 0;
+	return w->waiting && w->timing ? -EAGAIN : -ENOMEM;
 }
 
 /**
  * ring_arm() - nothing is there: make the descriptor unreadable, until something may be.
  * @r: a reader with a watch
- * The caller looks once more afterwards.
+ *
+ * Return: -EAGAIN; 1 something has come meanwhile; -EBADMSG; -ENOMEM it cannot be watched.
  */
-void ring_arm(struct kring *r)
+int ring_arm(struct kring *r)
 {
+	int there;
 	struct ring_watch *w = r->watch;
 	uint64_t count;
 
@@ -125,13 +132,14 @@ void ring_arm(struct kring *r)
 		count = 0;
 	__atomic_store_n(w->word, 1, __ATOMIC_SEQ_CST);
 	ring_barrier(r);
-	if (ring_anything(r))
-		return;
-	if (w->uring) {
-		arm_uring(w);
-	} else if (!__atomic_exchange_n(&w->armed, 1, __ATOMIC_SEQ_CST)) {
+	there = ring_anything(r);
+	if (there)
+		return there;
+	if (w->uring)
+		return arm_uring(w);
+	if (!__atomic_exchange_n(&w->armed, 1, __ATOMIC_SEQ_CST))
 		syscall(SYS_futex, &w->armed, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-	}
+	return -EAGAIN;
 }
 
 static bool has_futex_wait(int fd)
@@ -215,15 +223,15 @@ static int start_thread(struct ring_watch *w)
 	return -result;
 }
 
-/** ring_watch_free() - end a watch. @w: NULL is ignored. */
-void ring_watch_free(struct ring_watch *w)
+/** ring_watch_free() - end a watch. @w: NULL is ignored. @own: not in a child of who made it, where its thread is not. */
+void ring_watch_free(struct ring_watch *w, bool own)
 {
 	if (!w)
 		return;
 	if (w->uring) {
 		munmap(w->sqes, w->p.sq_entries * sizeof(*w->sqes));
 		munmap(w->rings, w->rings_size);
-	} else {
+	} else if (own) {
 		ring_store_release(&w->stop, 1);
 		ring_store_release(&w->armed, 1);
 		syscall(SYS_futex, &w->armed, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);

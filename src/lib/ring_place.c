@@ -56,8 +56,8 @@ void ring_leave(struct kring *r)
 {
 	bool writer = r->end == KRING_WRITER;
 
-	ring_store_release(writer ? &r->flow[0].lane->state : &ring_cursor(r->map, r->place)->state,
-			   RING_CLOSED);
+	ring_store_release(writer ? &r->flow[0].lane->life : &ring_cursor(r->map, r->place)->life,
+			   ring_life(ring_life_epoch(r->life), RING_CLOSED));
 	set_lock(r->lock_fd, F_UNLCK, (writer ? RING_LOCK_WRITER : RING_LOCK_READER) + r->place);
 	if (writer)
 		ring_wake(&r->ctl->wait);
@@ -65,11 +65,9 @@ void ring_leave(struct kring *r)
 		ring_wake(&r->flow[i].room->wait);
 }
 
-/** ring_look_due() - is it time to look at the locks again? Notes that it is done. */
-bool ring_look_due(struct kring *r)
+/** ring_look_due() - is it time to look at the locks again? @now: by ring_now(). Notes that it is done. */
+bool ring_look_due(struct kring *r, int64_t now)
 {
-	int64_t now = ring_now();
-
 	if (now - r->looked_ns < RING_SLICE_NS)
 		return false;
 	r->looked_ns = now;
@@ -87,14 +85,15 @@ int ring_writers_gone(struct kring *r, bool look)
 
 	for (unsigned int i = 0; i < r->nr_flows; i++) {
 		struct ring_flow *f = &r->flow[i];
-		uint32_t epoch = ring_load(&f->lane->epoch);
-		uint32_t state = ring_load_acquire(&f->lane->state);
+		unsigned int state;
 
+		f->seen = ring_load_acquire(&f->lane->life);
+		state = ring_life_state(f->seen);
 		if (state == RING_FREE)
 			continue;
 		if (i >= r->used)
 			r->used = i + 1;
-		if (f->told == epoch + 1ULL)
+		if (f->told == ring_life_epoch(f->seen))
 			continue;
 		if (state == RING_CLOSED) {
 			closed = true;
@@ -114,9 +113,14 @@ static void drop_dead(struct kring *r)
 	for (unsigned int i = 0; i < r->map->head.readers; i++) {
 		struct ring_cursor *c = ring_cursor(r->map, i);
 
-		if (ring_load(&c->state) == RING_ACTIVE &&
+		uint64_t life = ring_load(&c->life);
+
+		/* Exchanged, since another one may take the place just now. */
+		if (ring_life_state(life) == RING_ACTIVE &&
 		    !ring_is_held(r->peer_fd, RING_LOCK_READER + i))
-			ring_store(&c->state, RING_DROPPED);
+			__atomic_compare_exchange_n(&c->life, &life,
+						    ring_life(ring_life_epoch(life), RING_DROPPED),
+						    false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
 	}
 }
 
@@ -128,16 +132,17 @@ static void drop_dead(struct kring *r)
 int ring_reader_gone(struct kring *r, bool look)
 {
 	struct ring_cursor *c = ring_cursor(r->map, 0);
-	uint32_t epoch, state;
+	struct ring_flow *f = r->flow;
+	unsigned int state;
 
 	if (r->broadcast) {
 		if (look)
 			drop_dead(r);
 		return 0;
 	}
-	epoch = ring_load(&c->epoch);
-	state = ring_load_acquire(&c->state);
-	if (state == RING_FREE || r->flow[0].told == epoch + 1ULL)
+	f->seen = ring_load_acquire(&c->life);
+	state = ring_life_state(f->seen);
+	if (state == RING_FREE || f->told == ring_life_epoch(f->seen))
 		return 0;
 	if (state == RING_CLOSED)
 		return -EPIPE;
@@ -148,14 +153,10 @@ int ring_reader_gone(struct kring *r, bool look)
 /** ring_told() - the caller is told what ring_writers_gone() or ring_reader_gone() said: not again of the same peer. */
 void ring_told(struct kring *r, int end)
 {
-	if (r->end == KRING_WRITER) {
-		r->flow[0].told = ring_load(&ring_cursor(r->map, 0)->epoch) + 1ULL;
-		return;
-	}
 	for (unsigned int i = 0; i < r->nr_flows; i++) {
 		struct ring_flow *f = &r->flow[i];
 
-		if (end == -EPIPE ? ring_load(&f->lane->state) == RING_CLOSED : i == r->dead)
-			f->told = ring_load(&f->lane->epoch) + 1ULL;
+		if (end == -EPIPE ? ring_life_state(f->seen) == RING_CLOSED : i == r->dead)
+			f->told = ring_life_epoch(f->seen);
 	}
 }

@@ -10,7 +10,17 @@
 
 #include "lib/ring.h"
 
+#define HISTORY_TRIES 16u
+
 enum { NONE, HERE, PASSED };
+
+/* What is in the memory cannot be: nothing is done with it any more. */
+static int damaged(struct kring *r)
+{
+	r->plain = false;
+	r->error = -EBADMSG;
+	return -EBADMSG;
+}
 
 /* Is message @n there? In @ret_code its length or RING_IN_DATA. */
 static inline int look(const struct kring *r, const struct ring_flow *f, uint64_t n,
@@ -47,19 +57,27 @@ static inline int payload(const struct kring *r, const struct ring_flow *f, uint
 	return 0;
 }
 
+/* What goes by from here on is lost to us. */
+static void begin(struct kring *r)
+{
+	if ((int64_t)(r->promised - r->flow[0].n) > 0)
+		r->promised = r->flow[0].n;
+}
+
 /* Broadcast: was the message that we are at, or a later one, written over? Then go on with what is left. */
 static bool overrun(struct kring *r)
 {
 	struct ring_flow *f = r->flow;
-	uint64_t low;
+	uint64_t low, from;
 
 	atomic_thread_fence(memory_order_acquire);
 	low = ring_load(&f->lane->low);
 	if (likely((int64_t)(low - f->n) <= 0))
 		return false;
-	/* What went by before the first message was received was never promised. */
-	if (r->started) {
-		r->lost += low - f->n;
+	/* What was there before we came was never promised. */
+	from = (int64_t)(r->promised - f->n) > 0 ? r->promised : f->n;
+	if ((int64_t)(low - from) > 0) {
+		r->lost += low - from;
 		r->lost_untold = true;
 		ring_store(&f->cursor->lost, r->lost);
 	}
@@ -79,7 +97,7 @@ static inline int recv_ready(struct kring *r)
 		there = look(r, &r->flow[0], r->flow[0].n, &code);
 		return there == PASSED && !r->broadcast ? -EBADMSG : there != NONE;
 	}
-	if (r->used < r->nr_flows && ring_load(&r->flow[r->used].lane->state) != RING_FREE)
+	if (r->used < r->nr_flows && ring_load(&r->flow[r->used].lane->life))
 		r->used++;
 	for (unsigned int i = 1; i <= r->used; i++) {
 		unsigned int at = r->current + i;
@@ -95,10 +113,10 @@ static inline int recv_ready(struct kring *r)
 	return 0;
 }
 
-/** ring_anything() - is a message there, or an end to be told? For who watches the descriptor. */
-bool ring_anything(struct kring *r)
+/** ring_anything() - is a message there? For who watches the descriptor. Return: 1, 0, -EBADMSG. */
+int ring_anything(struct kring *r)
 {
-	return recv_ready(r) != 0;
+	return recv_ready(r);
 }
 
 /* Until a message is at flow[current]. */
@@ -107,13 +125,37 @@ static __attribute__((noinline)) int wait_for_message(struct kring *r, int timeo
 	int result = ring_wait(r, recv_ready, ring_writers_gone, &r->ctl->wait, timeout_ms);
 
 	if (result == -EAGAIN && r->watch) {
-		ring_arm(r);
-		result = recv_ready(r);
-		result = result ? result : -EAGAIN;
+		result = ring_arm(r);
 	}
 	if (result == -EBADMSG)
-		r->error = result;
+		damaged(r);
 	return result < 0 ? result : 0;
+}
+
+/*
+ * The usual reader has one lane and is not overtaken. Its next message is waited for a short while in a loop of a few
+ * instructions, so that an answer that comes at once finds nothing left to do.
+ * Return: the slot, whose payload is in it and of *@ret_len bytes; NULL if anything is not usual.
+ */
+static inline const uint64_t *look_plain(struct kring *r, bool wait, uint64_t *ret_len)
+{
+	const struct ring_flow *f = r->flow;
+	const uint64_t *slot = ring_slot(r, f, f->n);
+	uint64_t word = ring_word(f->n), past;
+
+	past = ring_load_acquire(slot) - word;
+	if (past >= 1u << RING_CODE_BITS && wait) {
+		for (unsigned int i = 0; i < RING_LOOKS * 4; i++) {
+			past = ring_load_acquire(slot) - word;
+			if (past < 1u << RING_CODE_BITS)
+				break;
+			/* What the message may go on in is asked for along with it. */
+			__builtin_prefetch(slot + 8);
+			ring_relax();
+		}
+	}
+	*ret_len = past;
+	return likely(past <= r->inline_max) ? slot : NULL;
 }
 
 /* The next message is at flow[current], and @r is a reader. */
@@ -128,10 +170,8 @@ static inline int await(struct kring *r, int timeout_ms)
 	result = recv_ready(r);
 	if (likely(result > 0))
 		return 0;
-	if (unlikely(result < 0)) {
-		r->error = result;
-		return result;
-	}
+	if (unlikely(result < 0))
+		return damaged(r);
 	return wait_for_message(r, timeout_ms);
 }
 
@@ -139,16 +179,19 @@ static inline int await(struct kring *r, int timeout_ms)
 static inline void advance(struct kring *r, struct ring_flow *f, unsigned int nr)
 {
 	f->n += nr;
-	ring_store(&f->cursor->received, ring_load(&f->cursor->received) + nr);
+	r->peeked -= nr;
 	ring_store_release(&f->cursor->head, f->n);
-	r->started = true;
-	if (r->broadcast && !r->blocking)
-		return;
+	if (r->broadcast) {
+		begin(r);
+		ring_store(&f->cursor->received, ring_load(&f->cursor->received) + nr);
+	}
 	if (unlikely(r->must_fence || ring_load(&f->room->fence)))
 		atomic_thread_fence(memory_order_seq_cst);
 	else
 		atomic_signal_fence(memory_order_seq_cst);
-	if (unlikely(ring_load(&f->room->wait)) && (int64_t)(f->n - ring_load(&f->room->need)) >= 0)
+	/* need was stored before wait */
+	if (unlikely(ring_load_acquire(&f->room->wait)) &&
+	    (int64_t)(f->n - ring_load(&f->room->need)) >= 0)
 		ring_wake(&f->room->wait);
 }
 
@@ -187,12 +230,10 @@ static int peek(struct kring *r, struct kring_msg *ret, unsigned int max, int ti
 		ret[nr].reserved = 0;
 	}
 	if (r->broadcast && overrun(r))
-		return r->lost_untold ? tell_loss(r) : -EAGAIN;
+		return r->lost_untold ? tell_loss(r) : -ESTALE;
 	/* Before the damaged one there may be good ones; a slot that was there and is no more is damaged, too. */
-	if (nr == 0) {
-		r->error = -EBADMSG;
-		return -EBADMSG;
-	}
+	if (nr == 0)
+		return damaged(r);
 	r->peeked = nr > r->peeked ? nr : r->peeked;
 	return (int)nr;
 }
@@ -207,16 +248,27 @@ static int peek(struct kring *r, struct kring_msg *ret, unsigned int max, int ti
  */
 int kring_peek(struct kring *r, struct kring_msg *ret, unsigned int max, int timeout_ms)
 {
-	/* A broadcast's newcomer may have to begin further on, which a writer can make so as often as it likes. */
-	for (unsigned int i = 0; i < 16; i++) {
-		bool started = r->started;
+	if (likely(r->plain && max == 1)) {
+		uint64_t len;
+		const uint64_t *slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+
+		if (likely(slot)) {
+			*ret = (struct kring_msg){ .data = slot + 1,
+						   .len_bytes = len,
+						   .seq = r->flow[0].n };
+			r->peeked = r->peeked ? r->peeked : 1;
+			return 1;
+		}
+	}
+	/* History may go by while it is looked at, but not for ever. */
+	for (unsigned int i = 1;; i++) {
 		int result = peek(r, ret, max, timeout_ms);
 
-		if (result != -EAGAIN || started || timeout_ms == 0)
+		if (result != -ESTALE)
 			return api_result(result);
+		if (i % HISTORY_TRIES == 0)
+			begin(r);
 	}
-	r->started = true;
-	return api_result(-EAGAIN);
 }
 
 /**
@@ -230,13 +282,12 @@ int kring_release(struct kring *r, unsigned int nr)
 {
 	if (unlikely(r->end != KRING_READER || nr > r->peeked))
 		return api_result(-EINVAL);
-	if (r->broadcast) {
-		r->started = true;
+	if (unlikely(r->broadcast)) {
+		begin(r);
 		if (overrun(r))
 			return api_result(tell_loss(r));
 	}
-	r->peeked -= nr;
-	if (nr)
+	if (likely(nr))
 		advance(r, &r->flow[r->current], nr);
 	return 0;
 }
@@ -248,7 +299,7 @@ static void copy_out(const struct kring *r, void *to, const void *from, size_t l
 	uint64_t word;
 
 	if (!r->broadcast) {
-		memcpy(to, from, len);
+		ring_copy(to, from, len);
 		return;
 	}
 	for (; len >= 8; len -= 8, to = (char *)to + 8) {
@@ -285,13 +336,9 @@ static inline ssize_t receive(struct kring *r, void *buf, size_t size, int timeo
 	}
 	if (r->broadcast && overrun(r))
 		return r->lost_untold ? tell_loss(r) : -ESTALE;
-	if (unlikely(result < 0)) {
-		if (result == -EBADMSG)
-			r->error = result;
-		return result;
-	}
-	if (r->peeked)
-		r->peeked--;
+	if (unlikely(result < 0))
+		return result == -EBADMSG ? damaged(r) : result;
+	r->peeked = r->peeked ? r->peeked : 1;
 	advance(r, f, 1);
 	return (ssize_t)len;
 }
@@ -306,22 +353,29 @@ static inline ssize_t receive(struct kring *r, void *buf, size_t size, int timeo
  */
 ssize_t kring_recv(struct kring *r, void *buf, size_t size_bytes, int timeout_ms)
 {
-	ssize_t result = -EAGAIN;
+	const uint64_t *slot;
+	uint64_t len;
 
+	if (likely(r->plain)) {
+		slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+		if (likely(slot && len <= size_bytes)) {
+			ring_copy(buf, slot + 1, len);
+			r->peeked = r->peeked ? r->peeked : 1;
+			advance(r, r->flow, 1);
+			return (ssize_t)len;
+		}
+	}
 	/* As in kring_peek() */
-	for (unsigned int i = 0; i < 16; i++) {
-		result = receive(r, buf, size_bytes, timeout_ms);
+	for (unsigned int i = 1;; i++) {
+		ssize_t result = receive(r, buf, size_bytes, timeout_ms);
+
 		if (likely(result >= 0))
 			return result;
 		if (result != -ESTALE)
-			break;
+			return api_result((int)result);
+		if (i % HISTORY_TRIES == 0)
+			begin(r);
 	}
-	if (result == -ESTALE) {
-		r->started = true;
-		result = -EAGAIN;
-	}
-	errno = (int)-result;
-	return -1;
 }
 
 /** kring_lost() - how many messages @r, a reader, was too slow for. */
@@ -338,9 +392,13 @@ static void join(struct kring *r, bool history)
 
 	f->n = history ? low : tail;
 	ring_store(&f->cursor->head, f->n);
-	ring_store_release(&f->cursor->state, RING_ACTIVE);
+	ring_store(&f->cursor->received, 0);
+	ring_store(&f->cursor->lost, 0);
+	ring_store_release(&f->cursor->life, r->life);
 	ring_barrier(r);
+	r->promised = f->n + INT64_MAX;
 	overrun(r);
+	r->promised = tail;
 }
 
 /**
@@ -358,9 +416,11 @@ int ring_resume(struct kring *r, bool history)
 		uint64_t head = ring_load_acquire(&f->cursor->head);
 		uint64_t tail = ring_load_acquire(&f->lane->tail);
 
-		if ((int64_t)(tail + 1 - head) < 0 || (int64_t)(tail - head) > (int64_t)r->mask + 1)
+		if ((int64_t)(tail + RING_BATCH - head) < 0 ||
+		    (int64_t)(tail - head) > (int64_t)r->mask + 1)
 			return -EBADMSG;
 		f->n = head;
 	}
+	ring_store_release(&r->flow[0].cursor->life, r->life);
 	return 0;
 }

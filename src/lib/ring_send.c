@@ -47,7 +47,7 @@ static uint64_t raise_low(struct kring *r)
 		struct ring_cursor *c = ring_cursor(r->map, i);
 		uint64_t head;
 
-		if (ring_load_acquire(&c->state) != RING_ACTIVE)
+		if (ring_life_state(ring_load_acquire(&c->life)) != RING_ACTIVE)
 			continue;
 		head = ring_load_acquire(&c->head);
 		if ((int64_t)(head - low) < 0)
@@ -105,6 +105,13 @@ static int room_ready(struct kring *r)
 	for (unsigned int i = 0; i < 16; i++)
 		ring_relax();
 	return 0;
+}
+
+/* Is there room for @len bytes at once? Longer than the longest message: reserve() says so. */
+static bool has_room(struct kring *r, size_t len)
+{
+	r->want = len <= r->inline_max ? 0 : len;
+	return r->want > r->data_bytes / 2 || fits(r) || (look_for_room(r) == 0 && fits(r));
 }
 
 /* Tell the reader when it is worth waking us: when there is enough room, and half of what is waiting has been done with. */
@@ -171,7 +178,14 @@ static inline int reserve(struct kring *r, size_t len, int timeout_ms)
 	return 0;
 }
 
-static inline void commit(struct kring *r, size_t len)
+/* What was committed can be seen: @tail, for who takes our place or looks on. */
+static inline void count(struct kring *r)
+{
+	ring_store_release(&r->flow[0].lane->tail, r->flow[0].n);
+}
+
+/* @hold: a message of a batch, of which the first one is stored last. Argument (1) */
+static inline void commit(struct kring *r, size_t len, bool hold)
 {
 	struct ring_flow *f = r->flow;
 	uint64_t *slot = ring_slot(r, f, f->n);
@@ -186,11 +200,27 @@ static inline void commit(struct kring *r, size_t len)
 		word |= RING_IN_DATA;
 		r->dpos = r->reserved_at + ((len + RING_ALIGN - 1) & ~(uint64_t)(RING_ALIGN - 1));
 	}
-	ring_store_release(slot, word);
 	f->n++;
-	ring_store_release(&f->lane->tail, f->n);
+	if (hold && !r->held) {
+		r->held = slot;
+		r->held_word = word;
+	} else {
+		ring_store_release(slot, word);
+	}
+	if (!hold)
+		count(r);
 	ring_store(&f->lane->bytes, ring_load(&f->lane->bytes) + len);
 	r->reserved = NULL;
+}
+
+static inline void show_batch(struct kring *r)
+{
+	if (!r->held)
+		return;
+	ring_store_release(r->held, r->held_word);
+	count(r);
+	r->held = NULL;
+	r->doorbell = true;
 }
 
 static inline void ring_readers(struct kring *r)
@@ -205,7 +235,7 @@ static void copy_in(const struct kring *r, void *to, const void *from, size_t le
 	uint64_t *out = to, word = 0;
 
 	if (!r->broadcast) {
-		memcpy(to, from, len);
+		ring_copy(to, from, len);
 		return;
 	}
 	for (; len >= 8; len -= 8, from = (const char *)from + 8) {
@@ -250,7 +280,7 @@ int kring_commit(struct kring *r, size_t len_bytes, unsigned int flags)
 {
 	if (unlikely(!r->reserved || len_bytes > r->reserved_max || (flags & ~KRING_MORE)))
 		return api_result(-EINVAL);
-	commit(r, len_bytes);
+	commit(r, len_bytes, false);
 	if (flags & KRING_MORE)
 		r->doorbell = true;
 	else
@@ -272,7 +302,7 @@ int kring_send(struct kring *r, const void *data, size_t len_bytes, int timeout_
 	if (unlikely(result < 0))
 		return api_result(result);
 	copy_in(r, r->reserved, data, len_bytes);
-	commit(r, len_bytes);
+	commit(r, len_bytes, false);
 	ring_readers(r);
 	return 0;
 }
@@ -291,16 +321,58 @@ int kring_send_many(struct kring *r, const struct iovec *msgs, unsigned int nr, 
 	int result = 0;
 
 	for (i = 0; i < nr; i++) {
-		result = reserve(r, msgs[i].iov_len, i ? 0 : timeout_ms);
+		/* What there is no room for is another call's matter, and so is an end to be told. */
+		if (i % RING_BATCH == 0)
+			show_batch(r);
+		if (i && !has_room(r, msgs[i].iov_len))
+			break;
+		result = reserve(r, msgs[i].iov_len, timeout_ms);
 		if (result < 0)
 			break;
 		copy_in(r, r->reserved, msgs[i].iov_base, msgs[i].iov_len);
-		commit(r, msgs[i].iov_len);
-		r->doorbell = true;
+		commit(r, msgs[i].iov_len, true);
 	}
+	show_batch(r);
 	if (r->doorbell)
 		ring_readers(r);
-	return api_result(i || result >= 0 ? (int)i : result);
+	return api_result(i ? (int)i : result);
+}
+
+static int flushed(struct kring *r)
+{
+	uint64_t n = r->flow[0].n;
+
+	for (unsigned int i = 0; i < r->map->head.readers; i++) {
+		struct ring_cursor *c = r->broadcast ? ring_cursor(r->map, i) : r->flow[0].cursor;
+
+		if (r->broadcast && ring_life_state(ring_load_acquire(&c->life)) != RING_ACTIVE)
+			continue;
+		if ((int64_t)(ring_load_acquire(&c->head) - n) < 0)
+			return 0;
+	}
+	return 1;
+}
+
+/**
+ * kring_flush() - wait until all that was sent is released.
+ * @r: a writer
+ *
+ * Return: 0; -1 with errno: EAGAIN, ETIMEDOUT, EPIPE, EOWNERDEAD, EINVAL.
+ */
+int kring_flush(struct kring *r, int timeout_ms)
+{
+	int result;
+
+	if (r->end != KRING_WRITER)
+		return api_result(-EINVAL);
+	if (r->doorbell)
+		ring_readers(r);
+	ring_store(&r->flow[0].room->need, r->flow[0].n);
+	result = flushed(r);
+	if (!result)
+		result =
+			ring_wait(r, flushed, ring_reader_gone, &r->flow[0].room->wait, timeout_ms);
+	return api_result(result < 0 ? result : 0);
 }
 
 /* Message @n of the last writer: note where its payload began. @ret_end: where the data of the ones before it ends; 0: there was none. */
@@ -328,7 +400,7 @@ static int note_message(struct kring *r, const uint64_t *slot, uint64_t n, uint6
 
 /**
  * ring_recover() - go on where the last writer of this lane stopped.
- * Walks from what the reader has not done with over all that was committed; lane.tail is one behind if the writer died between the two stores.
+ * Walks from what the reader has not done with over all that was committed; lane.tail is a batch behind if the writer died between the two stores.
  *
  * Return: 0; -EBADMSG what is there cannot have come about rightly.
  */
@@ -340,7 +412,7 @@ int ring_recover(struct kring *r)
 				    : ring_load_acquire(&f->cursor->head);
 	uint64_t slots = r->mask + 1, n = low, end = 0, first = 0;
 
-	if ((int64_t)(tail + 1 - low) < 0 || (int64_t)(tail - low) > (int64_t)slots)
+	if ((int64_t)(tail + RING_BATCH - low) < 0 || (int64_t)(tail - low) > (int64_t)slots)
 		return -EBADMSG;
 	for (; n - low < slots; n++) {
 		const uint64_t *slot = ring_slot(r, f, n);
@@ -354,8 +426,15 @@ int ring_recover(struct kring *r)
 		if (!first && end)
 			first = r->starts[n & r->mask] + 1;
 	}
-	if ((int64_t)(n - tail) < 0 || n - tail > 1)
+	if ((int64_t)(n - tail) < 0 || n - tail > RING_BATCH)
 		return -EBADMSG;
+	/* What the last writer had not shown of a batch never was. */
+	for (uint64_t i = n + 1; i - low < slots; i++) {
+		uint64_t *slot = ring_slot(r, f, i);
+
+		if ((ring_load(slot) - ring_word(i)) >> RING_CODE_BITS == 0)
+			ring_store(slot, ring_word(i - slots));
+	}
 	if (first && end - (first - 1) > r->data_bytes)
 		return -EBADMSG;
 	for (uint64_t i = low; first && i != n && !r->starts[i & r->mask]; i++)

@@ -8,8 +8,9 @@
 
 #include "lib/ring.h"
 
-static uint32_t shown_state(const struct kring *r, uint32_t state, bool writer, unsigned int place)
+static uint32_t shown_state(const struct kring *r, uint64_t life, bool writer, unsigned int place)
 {
+	unsigned int state = ring_life_state(life);
 	bool reader_file = r->end == KRING_READER;
 	int fd = writer == !reader_file ? r->lock_fd : r->peer_fd;
 
@@ -32,7 +33,7 @@ static bool fill_writer(struct kring *r, unsigned int i, struct kring_peer *p)
 	*p = (struct kring_peer){
 		.role = KRING_WRITER,
 		.place = i,
-		.state = shown_state(r, ring_load_acquire(&lane->state), true, i),
+		.state = shown_state(r, ring_load_acquire(&lane->life), true, i),
 		.pid = ring_load(&lane->pid),
 		.messages = ring_load(&lane->tail),
 	};
@@ -48,16 +49,18 @@ static bool fill_reader(struct kring *r, unsigned int i, struct kring_peer *p)
 	*p = (struct kring_peer){
 		.role = KRING_READER,
 		.place = i,
-		.state = shown_state(r, ring_load_acquire(&c->state), false, i),
+		.state = shown_state(r, ring_load_acquire(&c->life), false, i),
 		.pid = ring_load(&c->pid),
 		.lost = ring_load(&c->lost),
 	};
 	for (unsigned int lane = 0; lane < m->head.writers; lane++) {
 		struct ring_cursor *mark = r->broadcast ? c : ring_cursor(m, lane);
-		uint64_t head = ring_load_acquire(&mark->head);
+		uint64_t head = ring_load_acquire(&mark->head), lag;
 
-		p->lag += ring_load(&ring_lane(m, lane)->tail) - head;
-		p->messages += ring_load(&mark->received);
+		lag = ring_load(&ring_lane(m, lane)->tail) - head;
+		/* tail is stored after the message, and may be one behind. */
+		p->lag += (int64_t)lag > 0 ? lag : 0;
+		p->messages += r->broadcast ? ring_load(&mark->received) : head;
 	}
 	return p->state;
 }
@@ -98,7 +101,7 @@ int kring_get_stat(struct kring *r, struct kring_stat *ret)
 			.shape = h->shape,
 			.flags = h->flags,
 			.slots = h->slots,
-			.slot_bytes = 1u << h->slot_shift,
+			.slot_bytes = h->slot_bytes,
 			.data_bytes = h->data_bytes,
 			.writers = h->writers,
 			.readers = h->readers,

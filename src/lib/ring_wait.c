@@ -22,32 +22,41 @@ bool ring_register(void)
 	return syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_GLOBAL_EXPEDITED, 0, 0) == 0;
 }
 
+static void barrier_everywhere(void)
+{
+	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+}
+
 /** ring_barrier() - a full barrier here, and in all who have registered unless they were asked to make it themselves. */
 void ring_barrier(struct kring *r)
 {
 	atomic_thread_fence(memory_order_seq_cst);
-	if (r->must_fence || r->how == KRING_PARK)
-		return;
-	syscall(SYS_membarrier, MEMBARRIER_CMD_GLOBAL_EXPEDITED, 0, 0);
+	if (!r->fenced)
+		barrier_everywhere();
 }
 
 /**
- * ring_set_fence() - ask the other side to make barriers itself, or say that it need not.
- * One that has read the old answer may not make it for what it is committing just now: its store is given time to arrive.
+ * ring_set_fence() - ask the other side to make barriers itself if that costs less, or say that it need not.
+ * A reader or writer that expects to sleep each time asks for it. The barrier after asking makes sure that whoever has seen the old answer has
+ * stored what it was about to store; who cannot be reached by it is given time.
  */
 void ring_set_fence(struct kring *r)
 {
 	uint32_t *fence = r->end == KRING_READER ? &r->ctl->fence : &r->flow[0].room->fence;
-	uint32_t want = r->must_fence || r->how == KRING_PARK;
+	bool want = r->must_fence || r->how == KRING_PARK ||
+		(r->how == KRING_ADAPTIVE && !r->spin_ns);
 
-	if (r->end == KRING_OBSERVER || ring_load(fence) == want)
+	if (r->fenced == want)
 		return;
+	r->fenced = want;
 	/* Other readers of a broadcast may need it still. */
 	if (!want && r->end == KRING_READER && r->broadcast)
 		return;
 	__atomic_store_n(fence, want, __ATOMIC_SEQ_CST);
-	if (want)
+	if (r->must_fence)
 		nanosleep(&(struct timespec){ .tv_nsec = 200000 }, NULL);
+	else if (want)
+		barrier_everywhere();
 }
 
 /** ring_wake() - wake whoever sleeps on @word. Slow; called when the word was seen not to be 0. */
@@ -88,6 +97,8 @@ int kring_set_wait(struct kring *r, unsigned int how)
 	if (how > KRING_PARK)
 		return api_result(-EINVAL);
 	r->how = how;
-	ring_set_fence(r);
+	r->spin_ns = how == KRING_PARK ? 0 : RING_SPIN_MAX_NS / 2;
+	if (r->end != KRING_OBSERVER)
+		ring_set_fence(r);
 	return 0;
 }

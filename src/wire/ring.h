@@ -21,7 +21,7 @@
  *     word 0   (n + 1) << 16 | code     code <= slot size - 8: the length; the payload follows in the slot
  *     word 1, word 2                    code RING_IN_DATA: where in the lane's data, and length, of the payload
  *
- * Word 0 has the sequence number and the length beside the payload: the line that says that a message is there brings the message.
+ * Slots need not be powers of two: what matters is how many lines a message takes from one processor to the other. Word 0 has the sequence number and the length beside the payload: the line that says that a message is there brings the message.
  * There is no index that both sides touch for each message. Word 0 is only ever written as word 0, so what a reader finds there is that of
  * an earlier round (or zero) until its own message is committed: (word - ((n + 1) << 16)) is below 2^16 for the message itself, negative
  * as a signed number for an earlier one, positive for a later one.
@@ -33,6 +33,8 @@
  *
  * (1) Commit. The writer writes the payload and words 1 and 2, then stores word 0 (release). The reader loads word 0 (acquire): if it is message n's,
  *     it sees the payload. Not before: the reader reads nothing else of the slot.
+ *     Of a batch the first message's word 0 is stored last, so all of it is there at once: the reader does not take each line from
+ *     the writer while that is still writing into it, which halves the rate.
  * (2) Release. The reader reads the payload, then stores cursor.head = n + 1 (release). The writer loads head (acquire) before it
  *     writes message n + slots, or the data that message n had: the reader's loads are done. What data a head frees the writer knows from notes of its
  *     own, so one word says all and no two can disagree.
@@ -51,14 +53,16 @@
  *
  * A place (of a writer, of a reader) is held by an open file description lock (F_OFD_SETLK, F_WRLCK) on one byte far beyond the
  * end of the object: writers' of the data object, readers' of the control object. The kernel gives each to one at a time and takes it back when its holder is gone, whatever the
- * pid namespaces and whatever stands in memory. RING_ACTIVE and RING_CLOSED in the memory only tell how a place was left: ACTIVE and
- * not locked is dead. A look is made with F_OFD_GETLK and F_RDLCK, so that a read lock, which a reader may take on the
+ * pid namespaces and whatever stands in memory. The word life tells how a place was left: RING_ACTIVE and not locked is dead. It counts its
+ * holders, too, so what was seen of one is not taken for the next one's. A look is made with F_OFD_GETLK and F_RDLCK, so that a read lock, which a reader may take on the
  * data object, does not look like life. (A lock is also held by a child that was forked and lives on without executing.)
  *
  *     a writer dies     what it leaves
  *     before word 0     nothing: the slot's old word 0 stands, and n was never told to anybody; the next writer begins at n
- *     after word 0      message n; lane.tail may not count it yet. The next writer finds its n by walking from tail over
- *                       slots that bear their own number
+ *     in a batch        slots beyond n that bear their own number. No reader looks beyond n; the next writer gives these slots an earlier
+ *                       round's number before it writes n
+ *     after word 0      message n and its batch; lane.tail may not count them yet. The next writer finds its n by walking over slots that
+ *                       bear their own number
  *     after raising low messages that are lost a little earlier than necessary
  *     before the wake   a sleeper that looks again when its slice ends
  *
@@ -93,8 +97,8 @@
 
 #define RING_SLOTS_MIN 2u
 #define RING_SLOTS_MAX (1u << 20)
-#define RING_SLOT_SHIFT_MIN 6u
-#define RING_SLOT_SHIFT_MAX 12u
+#define RING_SLOT_MIN 64u
+#define RING_SLOT_MAX 4096u
 #define RING_DATA_MIN 4096ULL
 #define RING_DATA_MAX (1ULL << 40)
 #define RING_PEERS_MAX 256u
@@ -102,6 +106,7 @@
 #define RING_CODE_BITS 16
 #define RING_IN_DATA 0x8000u
 #define RING_ALIGN 64u
+#define RING_BATCH 32u /* messages that may appear at once, and by which tail may be behind */
 
 #define RING_LOCK_WRITER (1ULL << 61) /* + lane */
 #define RING_LOCK_READER (1ULL << 62) /* + place */
@@ -114,7 +119,7 @@ struct ring_head {
 	uint32_t version;
 	uint32_t shape;
 	uint32_t flags;
-	uint32_t slot_shift;
+	uint32_t slot_bytes;
 	uint32_t slots;
 	uint32_t writers; /* lanes */
 	uint32_t readers; /* places of readers */
@@ -124,7 +129,9 @@ struct ring_head {
 	uint64_t reserved[9];
 };
 
-/* How a place was left. */
+/* The low byte of life, how a place was left; the rest of it counts how often the place was taken. */
+#define RING_STATE_BITS 8
+
 enum ring_state {
 	RING_FREE, /* never taken */
 	RING_ACTIVE,
@@ -138,8 +145,7 @@ struct ring_lane {
 	uint64_t bytes;
 	uint64_t pad0[6];
 	uint64_t low; /* broadcast: messages below are gone */
-	uint32_t state;
-	uint32_t epoch; /* how often the place was taken */
+	uint64_t life;
 	uint32_t pid;
 	uint32_t pad1[11];
 };
@@ -159,11 +165,10 @@ struct ring_ctl {
  */
 struct ring_cursor {
 	uint64_t head; /* the next message that it has not released */
-	uint64_t received;
+	uint64_t received; /* this and the next one: broadcast */
 	uint64_t lost;
 	uint64_t pad0[5];
-	uint32_t state;
-	uint32_t epoch;
+	uint64_t life;
 	uint32_t pid;
 	uint32_t pad1[13];
 };
@@ -202,6 +207,24 @@ struct ring_layout {
 	uint64_t ctl_size;
 };
 
+/** ring_life() - a place's holder number @epoch, in @state. */
+static inline uint64_t ring_life(uint64_t epoch, enum ring_state state)
+{
+	return epoch << RING_STATE_BITS | state;
+}
+
+/** ring_life_state() - how a place was left. */
+static inline unsigned int ring_life_state(uint64_t life)
+{
+	return life & ((1u << RING_STATE_BITS) - 1);
+}
+
+/** ring_life_epoch() - which of its holders is meant. */
+static inline uint64_t ring_life_epoch(uint64_t life)
+{
+	return life >> RING_STATE_BITS;
+}
+
 #define RING_PAGE(x) (((x) + 4095) & ~4095ULL)
 
 /**
@@ -217,7 +240,7 @@ static inline bool ring_head_sane(const struct ring_head *h)
 	if ((h->flags & ~(RING_PROTECTED | RING_BLOCKING)) ||
 	    ((h->flags & RING_BLOCKING) && !broadcast))
 		return false;
-	if (h->slot_shift < RING_SLOT_SHIFT_MIN || h->slot_shift > RING_SLOT_SHIFT_MAX)
+	if (h->slot_bytes < RING_SLOT_MIN || h->slot_bytes > RING_SLOT_MAX || h->slot_bytes % 8)
 		return false;
 	if (h->slots < RING_SLOTS_MIN || h->slots > RING_SLOTS_MAX || (h->slots & (h->slots - 1)))
 		return false;
@@ -251,7 +274,7 @@ static inline struct ring_layout ring_layout_of(const struct ring_head *h)
 		at += ctl;
 	}
 	l.slots_off = at;
-	l.slots_stride = RING_PAGE((uint64_t)h->slots << h->slot_shift);
+	l.slots_stride = RING_PAGE((uint64_t)h->slots * h->slot_bytes);
 	at += h->writers * l.slots_stride;
 	l.data_off = at;
 	l.data_size = at + h->writers * h->data_bytes;
