@@ -248,6 +248,8 @@ def sections(groups, quartiles, table):
 
 # ---- the graphs ----
 
+COLOURS = ["#d62728", "#ff7f0e", "#2ca02c", "#9467bd", "#8c564b", "#e377c2", "#7f7f7f", "#bcbd22", "#17becf", "#aa4499", "#117733",
+           "#ddaa33", "#661100"]
 PANELS = [
     ("one way", ("spinning", "blocking", "adaptive"), "one way: GB/s"),
     ("round trip p50", ("spinning", "adaptive"), "round trip, spinning: µs"),
@@ -266,23 +268,26 @@ def draw(groups, load, path, quartiles):
     figure, panels = pyplot.subplots(2, 2, figsize=(11, 8))
     colours = {}
     for axes, (work, waits, label) in zip(panels.flat, PANELS):
-        names = dict.fromkeys(lane.split("|")[0] for lane in all_lanes(figures, work, load, waits))
-        for name in names:
+        series = {}
+        for lane in all_lanes(figures, work, load, waits):
+            name = lane.split("|")[0]
+            series.setdefault(f"{RING}, adaptive" if lane == ADAPTIVE else name, []).append(lane)
+        for name, of_name in series.items():
             points = []
             for size in SIZES:
-                best = min(((figures.median(work, load, size, f"{name}|{wait}"), wait) for wait in waits
-                            if f"{name}|{wait}" in figures.lanes(work, load, size)), default=None)
+                best = min(((figures.median(work, load, size, lane), lane) for lane in of_name
+                            if lane in figures.lanes(work, load, size)), default=None)
                 if best:
-                    parts = quartiles(list(figures.lanes(work, load, size)[f"{name}|{best[1]}"].values.values()))
+                    parts = quartiles(list(figures.lanes(work, load, size)[best[1]].values.values()))
                     scale = {"one way": lambda ns, size=size: size / ns, "hand-over": lambda ns: ns}.get(work, lambda ns: ns / 1000)
                     points.append((size, *sorted(map(scale, parts))))
-            ours = name == RING
+            ours = name.startswith(RING)
             colour = colours.setdefault(name, "#2a6fb0" if ours else "#000000" if name.startswith("floor")
-                                        else f"C{(len(colours) % 9) + 1}")
+                                        else COLOURS[len(colours) % len(COLOURS)])
             axes.errorbar([p[0] for p in points], [p[2] for p in points],
                           yerr=[[p[2] - p[1] for p in points], [p[3] - p[2] for p in points]], label=name, color=colour,
                           linewidth=2.6 if ours else 1, marker="o" if ours else ".",
-                          linestyle=":" if name.startswith("floor") else "-", capsize=2)
+                          linestyle=":" if name.startswith("floor") else "--" if name != RING and ours else "-", capsize=2)
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(SIZES, [say_size(size) for size in SIZES])

@@ -381,6 +381,27 @@ static void make_flows(struct kring *r)
 	}
 }
 
+static int reopen(int fd, int flags)
+{
+	char path[32];
+	int own;
+
+	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+	own = open(path, flags | O_CLOEXEC);
+	return own < 0 ? -errno : own;
+}
+
+/*
+ * A place's lock needs an open file of its own. That of the mapping would keep it as long as the mapping is there, which may be longer than the
+ * process: someone may just be looking at its memory in /proc.
+ */
+static int open_lock(const struct kring *r, int fd)
+{
+	int own = r->end == KRING_OBSERVER ? -ENOENT : reopen(fd, O_RDWR);
+
+	return own < 0 ? fcntl(fd, F_DUPFD_CLOEXEC, 3) : own;
+}
+
 /**
  * ring_new() - become an end of a mapped ring.
  * @ret: for kring_close()
@@ -421,7 +442,7 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 	r->must_fence = !ring_register();
 	if (ctl_fd < 0)
 		ctl_fd = fd;
-	r->lock_fd = fcntl(role == KRING_READER ? ctl_fd : fd, F_DUPFD_CLOEXEC, 3);
+	r->lock_fd = open_lock(r, role == KRING_READER ? ctl_fd : fd);
 	r->peer_fd = fcntl(role == KRING_READER ? fd : ctl_fd, F_DUPFD_CLOEXEC, 3);
 	result = r->lock_fd < 0 || r->peer_fd < 0 ? -errno : 0;
 	if (result == 0 && role == KRING_WRITER) {
@@ -525,16 +546,6 @@ struct kring *kring_open(struct kshared *k, const char *name, unsigned int end)
 	}
 	result = attach(&r, fd, ctl_fd, end);
 	return end_result(result, r);
-}
-
-static int reopen(int fd, int flags)
-{
-	char path[32];
-	int own;
-
-	snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
-	own = open(path, flags | O_CLOEXEC);
-	return own < 0 ? -errno : own;
 }
 
 /**
