@@ -263,6 +263,7 @@ def draw(groups, load, path, quartiles):
     import matplotlib
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "kshared"
+    matplotlib.rcParams["svg.fonttype"] = "none"
     from matplotlib import pyplot
     figures = Figures(groups, quartiles)
     figure, panels = pyplot.subplots(2, 2, figsize=(11, 8))
@@ -291,6 +292,7 @@ def draw(groups, load, path, quartiles):
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(SIZES, [say_size(size) for size in SIZES])
+        axes.minorticks_off()
         axes.set_title(label, fontsize=10)
         axes.grid(True, which="major", linewidth=0.3)
     handles = {label: handle for axes in panels.flat for handle, label in zip(*axes.get_legend_handles_labels())}
