@@ -45,6 +45,8 @@ fuzz: ## every fuzz target for T= seconds (60), from seed S= (1)
 
 bench: all ## the benchmarks, each beside its peers
 	@scripts/deps build test bench
+	@meson setup --reconfigure $(BUILD) >/dev/null # finds the peers' libraries that have just been installed
+	@ninja -C $(BUILD)
 	@KSHARED_BUILD=$(abspath $(BUILD)) bench/run
 
 tidy: all ## clang-tidy over the C sources
@@ -53,7 +55,7 @@ tidy: all ## clang-tidy over the C sources
 
 format: ## clang-format over the C sources and headers
 	@scripts/deps build test
-	@git ls-files -co --exclude-standard '*.c' '*.h' | xargs -r clang-format -i
+	@git ls-files -co --exclude-standard '*.c' '*.h' '*.cc' | xargs -r clang-format -i
 
 install: ## into PREFIX= (/usr/local), below DESTDIR= if given
 	@[ -e $(BUILD)/build.ninja ] || $(MAKE) all

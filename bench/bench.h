@@ -70,7 +70,7 @@ void bench_note(const char *format, ...) __attribute__((format(printf, 1, 2)));
 int64_t bench_now_ns(void);
 
 /** bench_die() - say what failed, with errno's text, and end. */
-_Noreturn void bench_die(const char *format, ...) __attribute__((format(printf, 1, 2)));
+void bench_die(const char *format, ...) __attribute__((noreturn, format(printf, 1, 2)));
 
 /** bench_fd() - @fd, or the end of the program if it is -1. */
 int bench_fd(int fd, const char *what);

@@ -14,7 +14,7 @@ import tap
 MAX_LINES = 700
 MAX_TEST_LINES = 1200 # one file of tests for one thing, however many there are
 SOURCES = tap.files("include", "src", "tests", "bench", "kernel", "scripts", "man", ".ci", endings=(
-    ".c", ".h", ".py", ".sh", ".build", ".scd", ".S", ".map"))
+    ".c", ".cc", ".h", ".py", ".sh", ".build", ".scd", ".S", ".map"))
 SCRIPTS = [path for path in tap.files("scripts", "tests", "bench", ".ci")
            if "." not in os.path.basename(path) and tap.read(path).startswith("#!")]
 SOURCES = sorted(set(SOURCES + SCRIPTS))
