@@ -339,6 +339,11 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 
 	if (p->nr_pages)
 		return 0;
+	/* Those that linger end one after the other. */
+	if (p->accounts) {
+		want_idle(p);
+		return 0;
+	}
 	publish_unload(p);
 	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
 }

@@ -503,7 +503,7 @@ static void handed_over(struct later *l)
 	struct tree *t = l->e->tree;
 	struct handover *h = l->data;
 
-	port_sent(t, l->e->id);
+	port_sent(t, l->e->id, false);
 	close_both(h);
 	if (l->result == 0 && l->rq)
 		l->rq->out_fd = h->pair[0];
@@ -518,13 +518,13 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	int r = entry_fd(e);
 
 	if (r >= 0)
-		r = port_reserve(e, rq->cred->uid);
+		r = port_reserve(e, rq->cred->uid, false);
 	if (r < 0)
 		return r;
 	h = calloc(1, sizeof(*h));
 	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
-		port_sent(e->tree, e->id);
+		port_sent(e->tree, e->id, false);
 		free(h);
 		return r;
 	}
@@ -537,7 +537,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
 	if (r == -ENOMEM || r == -ENFILE) {
-		port_sent(e->tree, e->id);
+		port_sent(e->tree, e->id, false);
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
@@ -557,12 +557,12 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		if (target < 0)
 			return target;
 	}
-	r = port_reserve(e, rq->cred->uid);
+	r = port_reserve(e, rq->cred->uid, false);
 	if (r < 0)
 		return r;
 	r = port_pair(pair);
 	if (r < 0) {
-		port_sent(e->tree, 0);
+		port_sent(e->tree, 0, false);
 		return r;
 	}
 	port_fill_open(&open, e, rq, want);
@@ -578,7 +578,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		fds[nr++] = target;
 	}
 	r = port_send(e->tree->publisher, &open, fds, (unsigned int)nr);
-	port_sent(e->tree, 0);
+	port_sent(e->tree, 0, false);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
