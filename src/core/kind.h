@@ -162,6 +162,7 @@ struct description {
  *         of 4 read, 2 write. The only way by which a kind gives out a descriptor [-EOPNOTSUPP]
  * @describe: what it is like now [nothing known: size 0]
  * @furnish: its directory was made just now, in a new folder: put into it what is there from the beginning [nothing]
+ * @reserved: is a name in its directory only for what @furnish puts there, also when that is gone? [none is]
  * @own: is this entry the folder's own, which counts for nobody? [no]
  * @created: one was made and saved; may take its time. If it fails the entry is taken back [0]
  * @unnamed: it has lost its name, and somebody may have it open still; not called if it ends at once [nothing to do]
@@ -188,6 +189,7 @@ struct kind {
 	int (*share)(struct entry *e, struct request *rq, unsigned int granted);
 	void (*describe)(struct entry *e, struct description *ret);
 	void (*furnish)(struct entry *dir);
+	bool (*reserved)(const char *name, size_t len);
 	bool (*own)(const struct entry *e);
 	int (*created)(struct entry *e, struct request *rq);
 	void (*unnamed)(struct entry *e);

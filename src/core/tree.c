@@ -263,6 +263,12 @@ static int take_over(struct entry *e, struct request *rq)
 	return 0;
 }
 
+static bool is_reserved(const struct entry *dir, const char *name, size_t len)
+{
+	return dir->kind && dir->kind->reserved && (!dir->parent || !dir->parent->kind) &&
+		dir->kind->reserved(name, len);
+}
+
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
 		struct entry **ret)
 {
@@ -291,6 +297,8 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 	r = access_check(dir, rq->cred, 2 | 1);
 	if (r < 0)
 		return r;
+	if (is_reserved(dir, name, len))
+		return -EPERM;
 	r = quota_charge(t, rq->cred->uid, 1, 0);
 	if (r < 0)
 		return r;
@@ -499,6 +507,8 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	r = rename_check(e, to, victim, flags, rq->cred);
 	if (r < 0)
 		return r;
+	if (is_reserved(to, new_name, new_len) || (exchange && is_reserved(from, name, len)))
+		return -EPERM;
 	name_e = strndup(new_name, new_len);
 	name_v = strndup(name, len);
 	if (!name_e || !name_v)

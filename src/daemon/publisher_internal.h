@@ -53,6 +53,8 @@ struct publish {
 	uint64_t generation;
 	struct client *clients;
 	unsigned int nr_clients;
+	unsigned int max_clients;
+	unsigned int max_clients_uid;
 	unsigned int nr_pages;
 	unsigned int nr_sampled;
 	struct uid_clients *uids;

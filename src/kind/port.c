@@ -57,6 +57,15 @@ static void furnish(struct entry *dir)
 	}
 }
 
+/* Nobody else's structure is to be taken for the kernel's. */
+static bool is_reserved(const char *name, size_t len)
+{
+	for (uint32_t i = 0; i < NR_PORT_PAGES; i++)
+		if (strlen(port_specs[i].name) == len && memcmp(port_specs[i].name, name, len) == 0)
+			return true;
+	return false;
+}
+
 static int socket_option(int fd, int option)
 {
 	int value = -1;
@@ -639,6 +648,7 @@ const struct kind kind_port = {
 	.share = port_share,
 	.describe = port_describe,
 	.furnish = furnish,
+	.reserved = is_reserved,
 	.own = is_own,
 	.attrs = port_attrs,
 	.attr = port_attr,

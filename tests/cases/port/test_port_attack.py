@@ -7,6 +7,7 @@ import mmap
 import os
 import resource
 import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -119,6 +120,25 @@ class Readers(PortCase):
                 thread.join()
             return wrong
         self.assertEqual(harness.run_as(harness.USER_A, read, timeout=60), [])
+
+
+class Names(PortCase):
+    def test_nobody_takes_the_place_of_a_page_of_the_kernel(self):
+        folder = harness.Folder()
+        try:
+            folder.start()
+            self.assertEqual(ports.remove(folder, "load"), 0)
+            end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with end, other:
+                self.assertEqual(ports.post(folder, "load", end.fileno()), -errno.EPERM)
+                self.assertEqual(ports.post(folder, "mine", end.fileno()), 0)
+                self.assertErrno(errno.EPERM, os.rename, os.path.join(folder.dir, "port/mine"), os.path.join(folder.dir, "port/load"))
+                self.assertErrno(errno.EPERM, os.mkdir, os.path.join(folder.dir, "port/load"))
+                os.mkdir(os.path.join(folder.dir, "port/board"))
+                self.assertEqual(ports.post(folder, "board/load", end.fileno()), 0)
+        finally:
+            folder.take_down()
+            folder.delete()
 
 
 class Accounts(PortCase):
