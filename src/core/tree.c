@@ -250,9 +250,13 @@ static int take_over(struct entry *e, struct request *rq)
 
 	if (rq->fd < 0 || entry_is_dir(e) || !e->kind->replace)
 		return -EEXIST;
+	/* Who is at work on the old descriptor goes on with it. */
+	if (e->pins && e->nr_old_fds == ENTRY_OLD_FDS)
+		return -EBUSY;
 	r = e->kind->replace(e, rq);
 	if (r < 0)
 		return r;
+	entry_replace_fd(e);
 	e->mode = S_IFREG | (rq->mode & 0777);
 	e->ctime_ns = tree_now();
 	fd = take_fd(&rq->fd);

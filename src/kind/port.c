@@ -245,6 +245,9 @@ static int port_replace(struct entry *e, struct request *rq)
 	if (r < 0)
 		return r;
 	port_queue_ended(e);
+	/* Also if somebody is still being sent to it. */
+	if (entry_fd(e) >= 0)
+		shutdown(entry_fd(e), SHUT_RDWR);
 	set_poster(p, rq);
 	return 0;
 }

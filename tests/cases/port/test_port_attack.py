@@ -99,6 +99,56 @@ class Crowds(PortCase):
         self.assertEqual(harness.run_as(harness.USER_A, opened_and_left, self.folder, "busy"), 0)
 
 
+class Replacing(PortCase):
+    def test_openers_of_a_service_that_is_replaced_reach_no_other_one(self):
+        """Its descriptor's number may be another one's by then."""
+        stop = time.monotonic() + 3 * harness.SCALE
+
+        def storm():
+            ends = []
+            end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ends.append(other)
+            ports.post(self.folder, "rep", end.fileno(), mode=0o666)
+            results = {}
+            child = os.fork()
+            while time.monotonic() < stop:
+                if child:
+                    result, client = ports.open_port(self.folder, "rep", os.O_RDWR)
+                    if client:
+                        client.close()
+                    results[result] = results.get(result, 0) + 1
+                else:
+                    end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                    ends[0].close()
+                    ends[0] = other
+                    ports.post(self.folder, "rep", end.fileno(), mode=0o666, flags=ports.REPLACE)
+                    end.close()
+            if not child:
+                os._exit(0)
+            os.waitpid(child, 0)
+            return results
+        children = [self.child(storm, uid=harness.USER_A) for _ in range(2)]
+        mine = None
+        got = 0
+        while time.monotonic() < stop:
+            end, other = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            if mine:
+                mine.close()
+            mine = other
+            mine.setblocking(False)
+            self.assertEqual(ports.post(self.folder, "private", end.fileno(), mode=0o600, flags=ports.REPLACE), 0)
+            end.close()
+            time.sleep(0.003)
+            with contextlib.suppress(BlockingIOError):
+                got += bool(mine.recv(4096))
+        mine.close()
+        self.assertEqual(got, 0)
+        for child in children:
+            results = child.result(30)
+            self.assertLessEqual(set(results), {0, -errno.EAGAIN, -errno.ECONNREFUSED}, results)
+            self.assertIn(0, results)
+
+
 class Readers(PortCase):
     def test_many_at_once_of_one_user(self):
         """They wait for their turn: nothing of theirs lies in a server's socket meanwhile."""
