@@ -122,7 +122,7 @@ int ring_anything(struct kring *r)
 /* Until a message is at flow[current]. */
 static __attribute__((noinline)) int wait_for_message(struct kring *r, int timeout_ms)
 {
-	int result = ring_wait(r, recv_ready, ring_writers_gone, &r->ctl->wait, timeout_ms);
+	int result = ring_wait(r, recv_ready, ring_writers_gone, &r->ctl->bed, timeout_ms);
 
 	if (result == -EAGAIN && r->watch) {
 		result = ring_arm(r);
@@ -147,8 +147,11 @@ static inline const uint64_t *look_plain(struct kring *r, bool wait, uint64_t *r
 	if (past >= 1u << RING_CODE_BITS && wait) {
 		for (unsigned int i = 0; i < RING_LOOKS * 4; i++) {
 			past = ring_load_acquire(slot) - word;
-			if (past < 1u << RING_CODE_BITS)
+			if (past < 1u << RING_CODE_BITS) {
+				if (unlikely(r->vain))
+					ring_awake(r);
 				break;
+			}
 			/* What the message may go on in is asked for along with it. */
 			__builtin_prefetch(slot + 8);
 			ring_relax();
@@ -192,7 +195,7 @@ static inline void advance(struct kring *r, struct ring_flow *f, unsigned int nr
 	/* need was stored before wait */
 	if (unlikely(ring_load_acquire(&f->room->wait)) &&
 	    (int64_t)(f->n - ring_load(&f->room->need)) >= 0)
-		ring_wake(&f->room->wait);
+		ring_wake(f->room);
 }
 
 /* What was lost and not told yet is told before anything else. */
@@ -250,7 +253,7 @@ int kring_peek(struct kring *r, struct kring_msg *ret, unsigned int max, int tim
 {
 	if (likely(r->plain && max == 1)) {
 		uint64_t len;
-		const uint64_t *slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+		const uint64_t *slot = look_plain(r, timeout_ms && ring_looks(r), &len);
 
 		if (likely(slot)) {
 			*ret = (struct kring_msg){ .data = slot + 1,
@@ -357,7 +360,7 @@ ssize_t kring_recv(struct kring *r, void *buf, size_t size_bytes, int timeout_ms
 	uint64_t len;
 
 	if (likely(r->plain)) {
-		slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+		slot = look_plain(r, timeout_ms && ring_looks(r), &len);
 		if (likely(slot && len <= size_bytes)) {
 			ring_copy(buf, slot + 1, len);
 			r->peeked = r->peeked ? r->peeked : 1;

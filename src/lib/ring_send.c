@@ -135,10 +135,10 @@ static __attribute__((noinline)) int wait_for_room(struct kring *r, int timeout_
 		/* A reader that was not woken for KRING_MORE would never make room. */
 		if (r->doorbell) {
 			r->doorbell = false;
-			ring_ring(r, &r->ctl->wait, &r->ctl->fence);
+			ring_ring(r, &r->ctl->bed);
 		}
 		ask_for_room(r);
-		result = ring_wait(r, room_ready, ring_reader_gone, &r->flow[0].room->wait,
+		result = ring_wait(r, room_ready, ring_reader_gone, r->flow[0].room,
 				   timeout_ms);
 	}
 	if (result == -EBADMSG)
@@ -226,7 +226,7 @@ static inline void show_batch(struct kring *r)
 static inline void ring_readers(struct kring *r)
 {
 	r->doorbell = false;
-	ring_ring(r, &r->ctl->wait, &r->ctl->fence);
+	ring_ring(r, &r->ctl->bed);
 }
 
 /* What a broadcast's reader may be reading while it is written over is written in whole words, each at once. */
@@ -371,7 +371,7 @@ int kring_flush(struct kring *r, int timeout_ms)
 	result = flushed(r);
 	if (!result)
 		result =
-			ring_wait(r, flushed, ring_reader_gone, &r->flow[0].room->wait, timeout_ms);
+			ring_wait(r, flushed, ring_reader_gone, r->flow[0].room, timeout_ms);
 	return api_result(result < 0 ? result : 0);
 }
 
