@@ -462,8 +462,8 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 		return result;
 	}
 	if (role != KRING_OBSERVER) {
-		r->fenced =
-			ring_load(role == KRING_READER ? &r->ctl->bed.fence : &r->flow[0].room->fence);
+		r->fenced = ring_load(role == KRING_READER ? &r->ctl->bed.fence
+							   : &r->flow[0].room->fence);
 		ring_set_fence(r);
 	}
 	*ret = r;

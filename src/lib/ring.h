@@ -81,6 +81,7 @@ struct ring_flow {
  * @asleep: how many waits are to sleep at once, before the next one that looks
  * @must_fence: we cannot be reached by membarrier
  * @fenced: we have asked the other side to make barriers itself
+ * @many: the last call was for more than one message
  */
 struct kring {
 	unsigned int end;
@@ -92,6 +93,7 @@ struct kring {
 	bool doorbell;
 	bool plain;
 	bool fenced;
+	bool many;
 	unsigned int slot_bytes;
 	uint64_t mask;
 	size_t inline_max;

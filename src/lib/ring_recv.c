@@ -11,6 +11,7 @@
 #include "lib/ring.h"
 
 #define HISTORY_TRIES 16u
+#define RESTS 8u
 
 enum { NONE, HERE, PASSED };
 
@@ -119,10 +120,23 @@ int ring_anything(struct kring *r)
 	return recv_ready(r);
 }
 
+/*
+ * Who takes many at once leaves the writer alone between two looks: the line that it looks at is the one which the writer is filling, and would have to
+ * come back for each message.
+ */
+static inline int many_ready(struct kring *r)
+{
+	int there = recv_ready(r);
+
+	for (unsigned int i = 0; !there && r->many && i < RESTS; i++)
+		ring_relax();
+	return there;
+}
+
 /* Until a message is at flow[current]. */
 static __attribute__((noinline)) int wait_for_message(struct kring *r, int timeout_ms)
 {
-	int result = ring_wait(r, recv_ready, ring_writers_gone, &r->ctl->bed, timeout_ms);
+	int result = ring_wait(r, many_ready, ring_writers_gone, &r->ctl->bed, timeout_ms);
 
 	if (result == -EAGAIN && r->watch) {
 		result = ring_arm(r);
@@ -153,7 +167,7 @@ static inline const uint64_t *look_plain(struct kring *r, bool wait, uint64_t *r
 				break;
 			}
 			/* What the message may go on in is asked for along with it. */
-			__builtin_prefetch(slot + 8);
+			__builtin_prefetch((const char *)slot + r->inline_max);
 			ring_relax();
 		}
 	}
@@ -213,6 +227,7 @@ static int peek(struct kring *r, struct kring_msg *ret, unsigned int max, int ti
 	struct ring_flow *f;
 	unsigned int nr;
 
+	r->many = max > 1;
 	if (result == 0)
 		result = max ? await(r, timeout_ms) : -EINVAL;
 	if (result < 0)
@@ -325,6 +340,7 @@ static inline ssize_t receive(struct kring *r, void *buf, size_t size, int timeo
 
 	if (unlikely(r->lost_untold))
 		return tell_loss(r);
+	r->many = false;
 	result = await(r, timeout_ms);
 	if (unlikely(result < 0))
 		return result;

@@ -138,8 +138,7 @@ static __attribute__((noinline)) int wait_for_room(struct kring *r, int timeout_
 			ring_ring(r, &r->ctl->bed);
 		}
 		ask_for_room(r);
-		result = ring_wait(r, room_ready, ring_reader_gone, r->flow[0].room,
-				   timeout_ms);
+		result = ring_wait(r, room_ready, ring_reader_gone, r->flow[0].room, timeout_ms);
 	}
 	if (result == -EBADMSG)
 		r->error = result;
@@ -175,6 +174,8 @@ static inline int reserve(struct kring *r, size_t len, int timeout_ms)
 		r->reserved = f->data + (r->reserved_at & (r->data_bytes - 1));
 	}
 	r->reserved_max = len;
+	/* Here and not in commit(): between a payload's stores and word 0's another store may wait for its line, and the reader takes the slot's. */
+	r->starts[f->n & r->mask] = r->dpos;
 	return 0;
 }
 
@@ -191,7 +192,6 @@ static inline void commit(struct kring *r, size_t len, bool hold)
 	uint64_t *slot = ring_slot(r, f, f->n);
 	uint64_t word = ring_word(f->n);
 
-	r->starts[f->n & r->mask] = r->dpos;
 	if (likely(!r->want)) {
 		word |= len;
 	} else {
@@ -200,13 +200,13 @@ static inline void commit(struct kring *r, size_t len, bool hold)
 		word |= RING_IN_DATA;
 		r->dpos = r->reserved_at + ((len + RING_ALIGN - 1) & ~(uint64_t)(RING_ALIGN - 1));
 	}
-	f->n++;
 	if (hold && !r->held) {
 		r->held = slot;
 		r->held_word = word;
 	} else {
 		ring_store_release(slot, word);
 	}
+	f->n++;
 	if (!hold)
 		count(r);
 	ring_store(&f->lane->bytes, ring_load(&f->lane->bytes) + len);
@@ -370,8 +370,7 @@ int kring_flush(struct kring *r, int timeout_ms)
 	ring_store(&r->flow[0].room->need, r->flow[0].n);
 	result = flushed(r);
 	if (!result)
-		result =
-			ring_wait(r, flushed, ring_reader_gone, r->flow[0].room, timeout_ms);
+		result = ring_wait(r, flushed, ring_reader_gone, r->flow[0].room, timeout_ms);
 	return api_result(result < 0 ? result : 0);
 }
 

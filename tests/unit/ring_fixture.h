@@ -65,11 +65,11 @@ static inline struct kring *ring_end(const struct ring_fds *f, unsigned int end)
 	return r;
 }
 
-#define assert_errno(call, error)                \
-	do {                                     \
-		errno = 0;                       \
-		assert_true((call) < 0);         \
-		assert_int_equal(errno, error);  \
+#define assert_errno(call, error)               \
+	do {                                    \
+		errno = 0;                      \
+		assert_true((call) < 0);        \
+		assert_int_equal(errno, error); \
 	} while (0)
 
 /* Message number @n of length @len, each byte depending on both and on its place. */
