@@ -33,6 +33,7 @@
  *
  * (1) Commit. The writer writes the payload and words 1 and 2, then stores word 0 (release). The reader loads word 0 (acquire): if it is message n's,
  *     it sees the payload. Not before: the reader reads nothing else of the slot.
+ *     Stores past the cache (x86: non-temporal) are no part of that order: who uses them fences them before word 0.
  *     Of a batch the first message's word 0 is stored last, so all of it is there at once: the reader does not take each line from
  *     the writer while that is still writing into it, which halves the rate.
  * (2) Release. The reader reads the payload, then stores cursor.head = n + 1 (release). The writer loads head (acquire) before it
