@@ -277,6 +277,21 @@ struct reaper {
 	size_t nr_tids;
 };
 
+/*
+ * Reap a thread that has ended. Waiting for an end only would take the stops of traced threads, too, away from await(): so it is
+ * looked first.
+ */
+static void reap_one(pid_t tid)
+{
+	siginfo_t info = { .si_pid = 0 };
+
+	if (waitid(P_PID, (id_t)tid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ||
+	    info.si_pid == 0)
+		return;
+	if (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED)
+		waitid(P_PID, (id_t)tid, NULL, WEXITED | WNOHANG | __WALL);
+}
+
 static void *reap(void *arg)
 {
 	struct reaper *reaper = arg;
@@ -290,7 +305,7 @@ static void *reap(void *arg)
 		until.tv_sec += until.tv_nsec / 1000000000;
 		until.tv_nsec %= 1000000000;
 		for (size_t i = 0; i < reaper->nr_tids; i++)
-			waitid(P_PID, (id_t)reaper->tid[i], NULL, WEXITED | WNOHANG | __WALL);
+			reap_one(reaper->tid[i]);
 		pthread_cond_timedwait(&reaper->wake, &reaper->lock, &until);
 	}
 	pthread_mutex_unlock(&reaper->lock);
@@ -493,7 +508,7 @@ static void sweep(struct freeze *freeze)
 
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)freeze->pid);
 	for (size_t i = 0; i < freeze->nr_threads; i++)
-		waitid(P_PID, (id_t)freeze->thread[i].tid, NULL, WEXITED | WNOHANG | __WALL);
+		reap_one(freeze->thread[i].tid);
 	for (int turn = 0; any && turn < SWEEPS; turn++) {
 		struct dirent *entry;
 		DIR *dir = opendir(path);
