@@ -49,7 +49,7 @@ bench: all ## the benchmarks, each beside its peers
 
 tidy: all ## clang-tidy over the C sources
 	@scripts/deps build test
-	@find src -name '*.c' | sort | xargs -P 2 -n 1 clang-tidy --quiet -p $(BUILD)
+	@find src -name '*.c' ! -name '*.bpf.c' | sort | xargs -P 2 -n 1 clang-tidy --quiet -p $(BUILD)
 
 format: ## clang-format over the C sources and headers
 	@scripts/deps build test

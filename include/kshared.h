@@ -86,6 +86,10 @@ struct kshared_entry {
 #define KSHARED_FEATURE_SANDBOX (1u << 5) /* the worker runs under a seccomp filter */
 #define KSHARED_FEATURE_PTRACE (1u << 6) /* descriptors of other users can be posted by number */
 
+#define KSHARED_FEATURE_BPF \
+	(1u                 \
+	 << 7) /* pages of ports are written by BPF programs (else: read from /proc now and then) */
+
 /**
  * struct kshared_status - the daemon as a whole.
  * @mountpoint: where the folder is mounted; "" if it is not

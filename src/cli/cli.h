@@ -68,6 +68,7 @@ int cmd_folder(const struct cli *cli, int argc, char **argv);
 int cmd_help(const struct cli *cli, int argc, char **argv);
 int cmd_ls(const struct cli *cli, int argc, char **argv);
 int cmd_mem(const struct cli *cli, int argc, char **argv);
+int cmd_port(const struct cli *cli, int argc, char **argv);
 int cmd_rm(const struct cli *cli, int argc, char **argv);
 int cmd_srv(const struct cli *cli, int argc, char **argv);
 int cmd_status(const struct cli *cli, int argc, char **argv);

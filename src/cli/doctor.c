@@ -20,6 +20,8 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 
+#include <kshared/port.h>
+
 #include "cli/cli.h"
 #include "cli/json.h"
 
@@ -34,6 +36,9 @@
 #ifndef __NR_landlock_create_ruleset
 #define __NR_landlock_create_ruleset 444
 #endif
+#ifndef __NR_mseal
+#define __NR_mseal 462
+#endif
 #ifndef SO_PEERPIDFD
 #define SO_PEERPIDFD 77
 #endif
@@ -43,8 +48,9 @@
 
 enum state { STATE_NO, STATE_YES, STATE_UNKNOWN };
 
-/* What probes see: the folder's status, if it is up. */
+/* What probes see: the folder, and its status if it is up. */
 struct ground {
+	struct kshared *k;
 	struct kshared_status status;
 	bool up;
 };
@@ -62,6 +68,7 @@ struct finding {
  * @needed: nothing stands in for it
  * @feature: bit of kshared_status.features, for those with @run NULL
  * @run: tries it; fills in the state, and a detail if there is one
+ * @ask: the same, if it has to be asked of the folder, which is up
  */
 struct probe {
 	const char *name;
@@ -70,6 +77,7 @@ struct probe {
 	bool needed;
 	uint32_t feature;
 	void (*run)(struct finding *f);
+	void (*ask)(struct finding *f, struct kshared *k);
 };
 
 __attribute__((format(printf, 3, 4))) static void found(struct finding *f, enum state state,
@@ -293,6 +301,36 @@ static void probe_landlock(struct finding *f)
 		found(f, STATE_YES, "ABI %ld", abi);
 }
 
+static void probe_mseal(struct finding *f)
+{
+	/* Nothing at all is sealed: what is, stays for ever. */
+	found_call(f, syscall(__NR_mseal, 0, 0, 0));
+}
+
+static void probe_pkey(struct finding *f)
+{
+	long key = syscall(SYS_pkey_alloc, 0, 0);
+
+	found_call(f, key);
+	if (key >= 0)
+		syscall(SYS_pkey_free, key);
+}
+
+/* Who publishes kernel structures, is learnt by opening one; who does that needs nobody's permission. */
+static void ask_publisher(struct finding *f, struct kshared *k)
+{
+	struct kport *p = kport_open(k, "load", O_RDONLY, 0);
+	struct kport_info info;
+
+	if (!p || kport_info(p, &info) < 0)
+		found(f, STATE_NO, "port/load: %s", strerror(errno));
+	else if (info.source == KPORT_SOURCE_BPF)
+		found(f, STATE_YES, "every %g ms", (double)info.period_ns / 1e6);
+	else
+		found(f, STATE_NO, "by the sampler, every %g ms", (double)info.period_ns / 1e6);
+	kport_close(p);
+}
+
 static const struct probe probes[] = {
 	{ .name = "/dev/fuse",
 	  .used_for = "the mount, for programs that know nothing of the library",
@@ -359,6 +397,22 @@ static const struct probe probes[] = {
 	  .used_for = "the worker's sandbox",
 	  .gain = "less harm from a fault in the daemon",
 	  .run = probe_seccomp },
+	{ .name = "ports by BPF",
+	  .used_for = "kernel structures that are published from within the kernel, and rules",
+	  .gain = "values of each ms, and rules; for a daemon of root's, on a kernel with BPF and BTF",
+	  .ask = ask_publisher },
+	{ .name = "BTF",
+	  .used_for = "BPF programs that find the fields of this kernel's structures",
+	  .gain = "ports by BPF; the kernel needs CONFIG_DEBUG_INFO_BTF",
+	  .run = probe_btf },
+	{ .name = "mseal",
+	  .used_for = "guard pages around a port's pool that stay what they are",
+	  .gain = "one way less to write past a pool unseen; Linux 6.10",
+	  .run = probe_mseal },
+	{ .name = "protection keys",
+	  .used_for = "pools that stray stores cannot reach (KPORT_PKEY)",
+	  .gain = NULL,
+	  .run = probe_pkey },
 	{ .name = "Yama scope 0",
 	  .used_for = "a user's daemon taking descriptors of the same user's processes",
 	  .gain = "posting by number without root; until then the library posts",
@@ -375,7 +429,6 @@ static const struct probe probes[] = {
 	  .used_for = "nothing in this version",
 	  .gain = NULL,
 	  .run = probe_userfaultfd },
-	{ .name = "BTF", .used_for = "nothing in this version", .gain = NULL, .run = probe_btf },
 	{ .name = "KSM", .used_for = "nothing in this version", .gain = NULL, .run = probe_ksm },
 };
 
@@ -388,6 +441,8 @@ static void examine(const struct probe *p, const struct ground *ground, struct f
 		p->run(f);
 	else if (!ground->up)
 		found(f, STATE_UNKNOWN, "known when the folder is up");
+	else if (p->ask)
+		p->ask(f, ground->k);
 	else
 		found(f, ground->status.features & p->feature ? STATE_YES : STATE_NO, "%s", "");
 }
@@ -439,6 +494,7 @@ int cmd_doctor(const struct cli *cli, int argc, char **argv)
 		return cli_usage(NAME, "'%s' is one argument too many", argv[optind]);
 
 	cleanup_connection struct kshared *k = kshared_connect(cli->at);
+	ground.k = k;
 	ground.up = k && kshared_get_status(k, &ground.status) == 0;
 	if (json)
 		array = json_array();

@@ -68,6 +68,19 @@ static int print_part(const char *text, size_t len, void *unused)
 	return ferror(stdout) ? -1 : 0;
 }
 
+static int print(json_t *value, size_t flags)
+{
+	int r = -1;
+
+	if (value)
+		r = json_dump_callback(value, print_part, NULL, flags | JSON_ENSURE_ASCII);
+	json_decref(value);
+	if (r < 0 && !ferror(stdout))
+		return cli_refuse("JSON", ENOMEM, NULL);
+	putchar('\n');
+	return cli_finish(CLI_OK);
+}
+
 /**
  * cli_json_print() - print a value on stdout.
  * @value: its reference is taken; NULL: there was no memory for it
@@ -76,13 +89,11 @@ static int print_part(const char *text, size_t len, void *unused)
  */
 int cli_json_print(json_t *value)
 {
-	int r = -1;
+	return print(value, JSON_INDENT(2));
+}
 
-	if (value)
-		r = json_dump_callback(value, print_part, NULL, JSON_INDENT(2) | JSON_ENSURE_ASCII);
-	json_decref(value);
-	if (r < 0 && !ferror(stdout))
-		return cli_refuse("JSON", ENOMEM, NULL);
-	putchar('\n');
-	return cli_finish(CLI_OK);
+/** cli_json_print_line() - the same on one line, for one of many values. Return: as cli_json_print(). */
+int cli_json_print_line(json_t *value)
+{
+	return print(value, JSON_COMPACT);
 }

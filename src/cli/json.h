@@ -13,6 +13,7 @@
 json_t *cli_json_text(const char *text);
 void cli_json_set(json_t *object, const char *key, json_t *value);
 int cli_json_print(json_t *value);
+int cli_json_print_line(json_t *value);
 
 /** cli_json_int() - a number below 2^63. Return: a new reference; NULL: no memory. */
 static inline json_t *cli_json_int(uint64_t value)

@@ -44,7 +44,7 @@ const struct command cli_commands[] = {
 	  .options =
 		  "  -l      mode, owner, group, size, time, what is posted, its access, by whom\n"
 		  "  --json  print a JSON array with everything that is known\n"
-		  "PATH is inside the folder: srv, mem, srv/redis.\n" },
+		  "PATH is inside the folder: srv, mem, port, srv/redis.\n" },
 	{ .name = "srv",
 	  .run = cmd_srv,
 	  .summary = "post and open descriptors",
@@ -80,6 +80,40 @@ const struct command cli_commands[] = {
 		     "  --huge 2M|1G     use huge pages; SIZE in whole pages\n"
 		     "seal:\n"
 		     "  SEAL is shrink, grow, write, future-write or seal\n" },
+	{ .name = "port",
+	  .run = cmd_port,
+	  .summary = "read, write, watch and serve structures without system calls",
+	  .synopsis = "ls [--json]\n"
+		      "read NAME [FIELD...] [--json]\n"
+		      "write NAME FIELD=VALUE... [--polled]\n"
+		      "watch NAME [FIELD...] [-n SECONDS] [--json]\n"
+		      "add NAME (--pid PID | --cgroup DIR) [-m OCTAL]\n"
+		      "rule NAME --cgroup DIR [-m OCTAL]\n"
+		      "serve NAME FIELD[:TYPE[:UNIT]]=VALUE... [OPTION...]",
+	  .options =
+		  "ls:\n"
+		  "  Mode, owner, what it is, who publishes it (bpf, sampler, service; gone), size,\n"
+		  "  how often, how old it is, whether it can be written, name.\n"
+		  "read, write, watch:\n"
+		  "  FIELD is a field's name, or NAME[I] for one of several values; default: all.\n"
+		  "  --polled            do not ring: the server finds it at its next look\n"
+		  "  -n, --interval SECONDS  how often; default 1. On a terminal numbers also show\n"
+		  "                      what they change by in a second; Ctrl-C ends it\n"
+		  "  --json              print a JSON object; with watch, one on each line\n"
+		  "add, rule:\n"
+		  "  --pid PID           show what this process uses\n"
+		  "  --cgroup DIR        show what this control group uses; with rule: say what\n"
+		  "                      new sockets in it may do, by writing the port\n"
+		  "  -m, --mode OCTAL    permissions; default 444 less the umask, with rule 644\n"
+		  "serve:\n"
+		  "  TYPE                u64 (default), s64, u32, fixed[BITS], chars[BYTES]\n"
+		  "  -m, --mode OCTAL    who may read and write; default 644, less the umask\n"
+		  "  --replace           take the place of an entry that is yours\n"
+		  "  --policy kill|revoke|log  what becomes of who writes on shadow bytes\n"
+		  "  --period MS         how often is looked at those, and at polled writes\n"
+		  "  What is written comes as lines FIELD=VALUE UID PID, lines FIELD=VALUE on\n"
+		  "  standard input are published. It ends by Ctrl-C, and the entry with it.\n"
+		  "A port is removed by 'kshared rm port/NAME'.\n" },
 	{ .name = "rm",
 	  .run = cmd_rm,
 	  .summary = "remove entries and empty boards",

@@ -35,6 +35,7 @@ struct statx;
  * @groups, @nr_groups: supplementary groups
  * @checked: the kernel has already checked the entry's mode for this request (default_permissions)
  * @override: may pass over modes (CAP_DAC_OVERRIDE and CAP_FOWNER in our user namespace)
+ * @conn: the socket that the request came by, borrowed; 0: it came by the mount
  */
 struct cred {
 	uid_t uid;
@@ -44,6 +45,7 @@ struct cred {
 	unsigned int nr_groups;
 	bool checked;
 	bool override;
+	int conn;
 };
 
 /* How the kernel is to treat an opened file; the answer of `open`. */
@@ -159,6 +161,15 @@ struct description {
  * @share: a descriptor with access rq->oflags, to rq->out_fd; @granted: what the entry's mode gives the caller,
  *         of 4 read, 2 write. The only way by which a kind gives out a descriptor [-EOPNOTSUPP]
  * @describe: what it is like now [nothing known: size 0]
+ * @furnish: its directory was made just now, in a new folder: put into it what is there from the beginning [nothing]
+ * @own: is this entry the folder's own, which counts for nobody? [no]
+ * @created: one was made and saved; may take its time. If it fails the entry is taken back [0]
+ * @unnamed: it has lost its name, and somebody may have it open still; not called if it ends at once [nothing to do]
+ * @replace: rq->flags and rq->fd as for `create`, but @e is there already, and its name is the caller's to use: is it to be taken over, and
+ *           keep rq->fd instead of its own? [-EEXIST]
+ * @told: who opens one through the socket is told what it is
+ * @attrs: names of its own attributes, NULL-terminated: as extended ones "user.kshared.<kind>.<name>"
+ * @attr: the text of attribute number rq->offset to rq->out, at most rq->len bytes; returns its length [-ENODATA]
  */
 struct kind {
 	const char *name;
@@ -176,6 +187,14 @@ struct kind {
 	int (*command)(struct entry *e, struct request *rq);
 	int (*share)(struct entry *e, struct request *rq, unsigned int granted);
 	void (*describe)(struct entry *e, struct description *ret);
+	void (*furnish)(struct entry *dir);
+	bool (*own)(const struct entry *e);
+	int (*created)(struct entry *e, struct request *rq);
+	void (*unnamed)(struct entry *e);
+	int (*replace)(struct entry *e, struct request *rq);
+	bool told;
+	const char *const *attrs;
+	int (*attr)(struct entry *e, struct request *rq);
 };
 
 #define KIND_ENTRY_MAX 128

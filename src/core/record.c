@@ -136,7 +136,7 @@ int tree_restore(struct tree *t, uint64_t id, const void *bytes, size_t len, boo
 	e->has_fd = has_fd;
 	memcpy(e->priv, r->data + r->name_len, r->priv_len);
 	HASH_ADD(by_id, t->ids, id, sizeof(e->id), e);
-	if (id != 1) {
+	if (entry_counts(e)) {
 		quota_force(t, e->uid, 1, 0);
 		entry_recharge(e, r->charged_bytes, true);
 	}
@@ -211,6 +211,33 @@ static struct entry *first_dir(struct tree *t, const struct kind *kind, const ch
 	return e;
 }
 
+int tree_add_own(struct entry *dir, const char *name, mode_t mode, const void *priv)
+{
+	struct tree *t = dir->tree;
+	struct entry *e;
+
+	if (t->nr_free_slots == 0)
+		return -ENOSPC;
+	e = entry_new(t, dir->kind, name, strlen(name));
+	if (!e)
+		return -ENOMEM;
+	e->id = ++t->store->shm->next_id;
+	e->pos = ++t->store->shm->next_pos;
+	e->mode = S_IFREG | (mode & 0777);
+	e->uid = t->uid;
+	e->gid = t->gid;
+	e->slot = t->free_slots[--t->nr_free_slots];
+	t->store->shm->opens[e->slot] = 0;
+	t->store->shm->times[e->slot] = 0;
+	e->btime_ns = e->mtime_ns = e->ctime_ns = tree_now();
+	e->parent = dir;
+	memcpy(e->priv, priv, e->kind->entry_size);
+	HASH_ADD(by_id, t->ids, id, sizeof(e->id), e);
+	entry_save(e, NULL, -1);
+	entry_link(dir, e);
+	return 0;
+}
+
 static mode_t dir_mode(const struct tree *t, const struct kind *k)
 {
 	return t->dir_mode == UINT32_MAX ? k->dir_mode : t->dir_mode;
@@ -264,6 +291,8 @@ int tree_restored(struct tree *t)
 			return -ENOMEM;
 		quota_force(t, e->uid, 1, 0);
 		entry_link(t->root, e);
+		if ((*k)->furnish)
+			(*k)->furnish(e);
 	}
 	return 0;
 }
@@ -275,7 +304,7 @@ int tree_new(struct tree **ret, const struct tree_conf *conf)
 	if (!t)
 		return -ENOMEM;
 	t->store = conf->store;
-	t->proc = -1;
+	t->proc = t->publisher = -1;
 	t->kinds = conf->kinds;
 	t->single = conf->single;
 	t->limits = conf->limits;

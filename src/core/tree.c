@@ -243,6 +243,26 @@ void entry_save(struct entry *e, const struct request *rq, int fd)
 	commit_one(e, rq, fd);
 }
 
+/* The same entry for whoever looks: its number, owner and place stay. */
+static int take_over(struct entry *e, struct request *rq)
+{
+	int r, fd;
+
+	if (rq->fd < 0 || entry_is_dir(e) || !e->kind->replace)
+		return -EEXIST;
+	r = e->kind->replace(e, rq);
+	if (r < 0)
+		return r;
+	e->mode = S_IFREG | (rq->mode & 0777);
+	e->ctime_ns = tree_now();
+	fd = take_fd(&rq->fd);
+	entry_save(e, rq, fd);
+	entry_keep_fd(e, fd);
+	if (e->tree->attr_changed)
+		e->tree->attr_changed(e->tree, e);
+	return 0;
+}
+
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
 		struct entry **ret)
 {
@@ -261,8 +281,11 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 		return -ENOTDIR;
 	if (dir->orphan)
 		return -ENOENT;
-	if (tree_lookup(dir, name, len))
-		return -EEXIST;
+	e = tree_lookup(dir, name, len);
+	if (e) {
+		*ret = e;
+		return take_over(e, rq);
+	}
 	if (!dir->kind)
 		return -EPERM;
 	r = access_check(dir, rq->cred, 2 | 1);
@@ -316,7 +339,8 @@ static void entry_end(struct entry *e)
 	if (!entry_is_dir(e) && e->kind->destroy)
 		e->kind->destroy(e);
 	HASH_DELETE(by_id, t->ids, e);
-	quota_release(t, e->uid, 1, e->charged_bytes);
+	if (entry_counts(e))
+		quota_release(t, e->uid, 1, e->charged_bytes);
 	t->free_slots[t->nr_free_slots++] = e->slot;
 	entry_free(e);
 }
@@ -340,10 +364,13 @@ static void drop_name(struct entry *e)
 	entry_unlink(e);
 	e->parent = NULL;
 	touch_dir(dir, tree_now());
-	if (e->orphan)
+	if (e->orphan) {
 		DL_PREPEND(e->tree->orphans, e);
-	else
+		if (!entry_is_dir(e) && e->kind->unnamed)
+			e->kind->unnamed(e);
+	} else {
 		entry_end(e);
+	}
 }
 
 int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, struct request *rq)
@@ -382,6 +409,15 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
 	if (orphan && !rq->cred->checked && t->removed)
 		t->removed(t, e);
 	return 0;
+}
+
+void tree_take_back(struct entry *e)
+{
+	static const struct cred root = { .override = true };
+	struct request rq = { .cred = &root, .fd = -1, .out_fd = -1 };
+
+	if (e->parent)
+		tree_remove(e->parent, e->name, e->name_len, 0, &rq);
 }
 
 static int rename_check(struct entry *e, struct entry *to, struct entry *victim, unsigned int flags,
@@ -512,7 +548,7 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 	uid_t uid = (c->mask & ATTR_UID) ? c->uid : e->uid;
 	int r;
 
-	if (uid != e->uid && e != e->tree->root) {
+	if (uid != e->uid && entry_counts(e)) {
 		r = quota_charge(e->tree, uid, 1, e->charged_bytes);
 		if (r < 0)
 			return r;
@@ -572,6 +608,11 @@ void entry_describe(struct entry *e, struct description *ret)
 	*ret = (struct description){ 0 };
 	if (!entry_is_dir(e) && e->kind && e->kind->describe)
 		e->kind->describe(e, ret);
+}
+
+bool entry_counts(const struct entry *e)
+{
+	return e->id != 1 && (entry_is_dir(e) || !e->kind->own || !e->kind->own(e));
 }
 
 void entry_opened(struct entry *e)

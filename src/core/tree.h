@@ -84,6 +84,7 @@ struct limits {
  * @close_fd: closes a descriptor that came from @uid, without ever blocking
  * @close_copy: as @close_fd, of an entry that stays, so that the store has the descriptor, too; NULL: @close_fd
  * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
+ * @publisher: the socket of the daemon's own server of ports; -1: there is none
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
  * @removed: an orphan was made otherwise than through the mount: it ends if nobody knows it
@@ -113,6 +114,7 @@ struct tree {
 	struct limits limits;
 	uint64_t dev;
 	int proc;
+	int publisher;
 	bool mounted;
 	bool passthrough;
 	bool may_take; /* descriptors of any user's processes */
@@ -194,11 +196,19 @@ int tree_walk(struct tree *t, const struct cred *cred, const char *path, size_t 
 /**
  * tree_create() - a new file, or board if @mode says S_IFDIR.
  * @rq: cred, id, mode (with type), fd and what the kind's `create` reads; rq->fd is taken on success
+ * One that is there already may be taken over, if its kind says so (`replace`).
  * Return: 0 and *@ret borrowed; -ENOTDIR, -EEXIST, -EINVAL, -ENAMETOOLONG, -EPERM (the root), -EACCES, -EDQUOT,
  * -ENOSPC, -ENOMEM, or what the kind says.
  */
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
 		struct entry **ret);
+
+/**
+ * tree_add_own() - a file of the folder's own, without descriptor, while it is made.
+ * @priv: the kind's private part
+ * Return: 0; -ENOMEM; -ENOSPC.
+ */
+int tree_add_own(struct entry *dir, const char *name, mode_t mode, const void *priv);
 
 /**
  * tree_remove() - take an entry's name away.
@@ -247,6 +257,12 @@ void entry_save(struct entry *e, const struct request *rq, int fd);
 
 /** entry_describe() - `describe` with its default. */
 void entry_describe(struct entry *e, struct description *ret);
+
+/** tree_take_back() - an entry that could not begin: its name and all goes, as if it had been removed. */
+void tree_take_back(struct entry *e);
+
+/** entry_counts() - is it charged to its owner? */
+bool entry_counts(const struct entry *e);
 
 /** entry_opened() - count one open. */
 void entry_opened(struct entry *e);

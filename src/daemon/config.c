@@ -31,6 +31,7 @@ enum {
 	OPT_MAX_BYTES_UID,
 	OPT_FOREGROUND,
 	OPT_WORKER,
+	OPT_PUBLISHER,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -48,6 +49,7 @@ static const struct option options[] = {
 	{ "max-bytes-uid", required_argument, NULL, OPT_MAX_BYTES_UID },
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "worker", no_argument, NULL, OPT_WORKER },
+	{ "publisher", no_argument, NULL, OPT_PUBLISHER },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ 0 },
@@ -276,6 +278,9 @@ static int option(struct config *c, int opt, const char *arg)
 		return 0;
 	case OPT_WORKER:
 		c->worker = true;
+		return 0;
+	case OPT_PUBLISHER:
+		c->publisher = true;
 		return 0;
 	case OPT_HELP:
 		fputs(usage, stdout);

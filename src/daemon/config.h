@@ -17,6 +17,7 @@
  * @read_only: mount read-only
  * @mode: permissions of the kinds' directories, or of the root of a srvfs; UINT32_MAX: each kind's own
  * @foreground: stay, log to stderr
+ * @publisher: run as the publisher, likewise
  * @worker: run as the worker, on the descriptors that the keeper left
  */
 struct config {
@@ -29,6 +30,7 @@ struct config {
 	bool read_only;
 	bool foreground;
 	bool worker;
+	bool publisher;
 };
 
 /**

@@ -10,6 +10,7 @@
 #include <base/log.h>
 #include <daemon/keeper.h>
 #include <daemon/mountpoint.h>
+#include <daemon/publishing.h>
 #include <daemon/socket.h>
 #include <daemon/spawn.h>
 #include <daemon/table.h>
@@ -50,6 +51,7 @@ struct keeper {
 	char **argv;
 	char exe[PATH_MAX];
 	struct table *table;
+	struct publishing *publishing;
 	struct keep_snapshot head;
 	struct worker_hello hello;
 	struct shm *shm;
@@ -145,12 +147,32 @@ static int reserve_numbers(struct keeper *k)
 	return k->null_fd < 0 ? -errno : 0;
 }
 
-static int set_numbers(struct keeper *k, const int *fds)
+/* What was settled at the start is said once more, so that no worker settles it otherwise. */
+static char **make_argv(const struct keeper *k, const char *role)
 {
-	for (int i = 0; i < WORKER_FD_END - WORKER_FUSE; i++)
-		if (dup3(fds && fds[i] >= 0 ? fds[i] : k->null_fd, WORKER_FUSE + i, O_CLOEXEC) < 0)
-			return -errno;
-	return 0;
+	int argc = 0;
+	char **argv;
+
+	while (k->argv[argc])
+		argc++;
+	argv = calloc((size_t)argc + 6, sizeof(*argv));
+	if (!argv)
+		return NULL;
+	memcpy(argv, k->argv, (size_t)argc * sizeof(*argv));
+	argv[argc++] = (char *)role;
+	argv[argc++] = (char *)"--dir";
+	argv[argc++] = k->c->dir;
+	argv[argc++] = (char *)"--socket";
+	argv[argc++] = k->c->socket;
+	return argv;
+}
+
+static pid_t start_publisher(void *ctx, const int *fds)
+{
+	struct keeper *k = ctx;
+	cleanup_free char **argv = make_argv(k, "--publisher");
+
+	return argv ? spawn_exec(k->exe, argv, fds, k->null_fd) : -ENOMEM;
 }
 
 static int setup(struct keeper *k)
@@ -193,6 +215,12 @@ static int setup(struct keeper *k)
 				       FDS_OWN) /
 				10 * 9,
 			k->shm->closing);
+	if (r == 0)
+		r = publishing_new(&k->publishing,
+				   &(struct publishing_conf){ .start = start_publisher,
+							      .ctx = k,
+							      .table = k->table,
+							      .shm = k->shm });
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -216,6 +244,7 @@ static int setup(struct keeper *k)
 	k->hello.keeper_pid = (uint32_t)getpid();
 	k->hello.privileged = geteuid() == 0;
 	k->hello.may_pass = k->hello.privileged && in_first_user_namespace();
+	k->hello.may_bpf = k->hello.may_pass && access("/sys/kernel/btf/vmlinux", R_OK) == 0;
 	if (k->c->mount) {
 		k->fuse_fd = mountpoint_mount(k->c);
 		if (k->fuse_fd < 0 && (k->hello.privileged || k->c->srvfs))
@@ -244,64 +273,36 @@ static int make_snapshot(struct keeper *k)
 
 	if (fd < 0)
 		return -errno;
+	k->hello.rules_kept = publishing_keeps(k->publishing);
 	if (write(fd, &k->hello, sizeof(k->hello)) != sizeof(k->hello))
 		return -ENOSPC;
 	r = table_snapshot(k->table, fd, &k->head);
 	return r < 0 ? r : take_fd(&fd);
 }
 
-/* In the child: become a worker. */
-static _Noreturn void become_worker(struct keeper *k, char **argv)
-{
-	sigset_t none;
-
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	for (int fd = WORKER_FUSE; fd < WORKER_FD_END; fd++)
-		fcntl(fd, F_SETFD, 0);
-	sigemptyset(&none);
-	sigprocmask(SIG_SETMASK, &none, NULL);
-	execv(k->exe, argv);
-	execv("/proc/self/exe", argv);
-	_exit(1);
-}
-
 static int start_worker(struct keeper *k)
 {
 	cleanup_fd int snapshot = -1;
-	cleanup_free char **argv = NULL;
-	int sock[2], argc = 0, r;
-	pid_t pid = 0;
+	cleanup_free char **argv = make_argv(k, "--worker");
+	int sock[2];
+	pid_t pid;
 
-	while (k->argv[argc])
-		argc++;
-	argv = calloc((size_t)argc + 6, sizeof(*argv));
 	if (!argv)
 		return -ENOMEM;
-	/* What was settled at the start is said once more, so that no worker settles it otherwise. */
-	memcpy(argv, k->argv, (size_t)argc * sizeof(*argv));
-	argv[argc++] = (char *)"--worker";
-	argv[argc++] = (char *)"--dir";
-	argv[argc++] = k->c->dir;
-	argv[argc++] = (char *)"--socket";
-	argv[argc++] = k->c->socket;
 	snapshot = make_snapshot(k);
 	if (snapshot < 0)
 		return snapshot;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, sock) < 0)
 		return -errno;
-	r = set_numbers(
-		k, (int[]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd, k->ring_fd, snapshot });
-	if (r == 0) {
-		pid = spawn();
-		if (pid == 0)
-			become_worker(k, argv);
-		r = pid < 0 ? -errno : 0;
-	}
-	set_numbers(k, NULL);
+	pid = spawn_exec(k->exe, argv,
+			 (int[SPAWN_PASS]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd,
+					    k->ring_fd, snapshot,
+					    publishing_socket(k->publishing) },
+			 k->null_fd);
 	close(sock[1]);
-	if (r < 0) {
+	if (pid < 0) {
 		close(sock[0]);
-		return r;
+		return pid;
 	}
 	k->channel = sock[0];
 	k->worker = pid;
@@ -513,6 +514,8 @@ static void reap(struct keeper *k)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == k->worker)
 			worker_died(k, status);
+		else if (publishing_died(k->publishing, pid, status))
+			continue;
 		else if (table_is_vault(k->table, pid))
 			log_error(
 				"a vault (process %d) was killed: the descriptors that it held are lost",
@@ -531,6 +534,7 @@ static void on_signal(struct keeper *k)
 			break;
 		case SIGHUP:
 			kill_worker(k);
+			publishing_restart(k->publishing);
 			break;
 		default:
 			if (unmount(k, false) < 0)
@@ -571,6 +575,7 @@ static void watch(struct keeper *k)
 	char state;
 
 	(void)!read(k->timer_fd, &count, sizeof(count));
+	publishing_tick(k->publishing);
 	if (k->worker == 0) {
 		try_start(k);
 		return;
@@ -602,9 +607,12 @@ static void loop(struct keeper *k)
 			{ .fd = k->signal_fd, .events = POLLIN },
 			{ .fd = k->silent ? -1 : k->channel, .events = POLLIN },
 			{ .fd = k->timer_fd, .events = POLLIN },
+			{ 0 },
+			{ 0 },
 		};
 
-		if (poll(p, 3, -1) < 0)
+		publishing_poll(k->publishing, p + 3);
+		if (poll(p, 5, -1) < 0)
 			continue;
 		if (p[1].revents && !take_message(k)) {
 			k->silent = true;
@@ -612,6 +620,8 @@ static void loop(struct keeper *k)
 		}
 		if (p[0].revents)
 			on_signal(k);
+		if (!k->ending)
+			publishing_act(k->publishing, p + 3);
 		if (p[2].revents && !k->ending)
 			watch(k);
 	}
@@ -634,6 +644,7 @@ static void stop_listening(struct keeper *k)
 static void end(struct keeper *k)
 {
 	stop_listening(k);
+	publishing_free(k->publishing);
 	if (k->worker > 0) {
 		kill_worker(k);
 		for (int ms = 0; ms < EXIT_WAIT_MS && waitpid(k->worker, NULL, WNOHANG) == 0; ms++)

@@ -8,6 +8,7 @@
 #include <base/log.h>
 #include <daemon/config.h>
 #include <daemon/keeper.h>
+#include <daemon/publisher.h>
 #include <daemon/spawn.h>
 #include <daemon/worker.h>
 #include <errno.h>
@@ -66,6 +67,8 @@ int main(int argc, char **argv)
 		return r < 0 ? 2 : EXIT_SUCCESS;
 	if (c.worker)
 		return worker_run(&c);
+	if (c.publisher)
+		return publish_run(&c);
 	/* What a shell had open besides is not for a daemon. */
 	syscall(SYS_close_range, 3, UINT_MAX, 0);
 	/* A relative folder means one below where we were started. */

@@ -16,8 +16,10 @@
 #include <cap-ng.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <linux/sockios.h>
 #include <sched.h>
 #include <signal.h>
+#include <sys/ioctl.h>
 #include <sys/prctl.h>
 #if KSHARED_SECCOMP
 #include <seccomp.h>
@@ -59,7 +61,7 @@ static int filter(void)
 		/* requests in, answers out */
 		SCMP_SYS(read), SCMP_SYS(write), SCMP_SYS(readv), SCMP_SYS(writev), SCMP_SYS(recvmsg),
 		SCMP_SYS(sendmsg), SCMP_SYS(recvfrom), SCMP_SYS(sendto), SCMP_SYS(accept4), SCMP_SYS(getsockopt),
-		SCMP_SYS(setsockopt), SCMP_SYS(socket), SCMP_SYS(connect), SCMP_SYS(shutdown),
+		SCMP_SYS(setsockopt), SCMP_SYS(socket), SCMP_SYS(socketpair), SCMP_SYS(connect), SCMP_SYS(shutdown),
 		/* the loop */
 		SCMP_SYS(epoll_wait), SCMP_SYS(epoll_pwait), SCMP_SYS(epoll_pwait2), SCMP_SYS(epoll_ctl),
 		SCMP_SYS(epoll_create1), SCMP_SYS(timerfd_create), SCMP_SYS(timerfd_settime), SCMP_SYS(signalfd4),
@@ -94,6 +96,10 @@ static int filter(void)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, calls[i], 0);
 	if (r == 0)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(clone), 1, thread);
+	/* How much a port's server has not read yet. */
+	if (r == 0)
+		r = seccomp_rule_add(ctx, SCMP_ACT_ALLOW, SCMP_SYS(ioctl), 1,
+				     SCMP_A1(SCMP_CMP_EQ, SIOCOUTQ));
 	if (r == 0)
 		r = seccomp_rule_add(ctx, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
 	if (r == 0)
@@ -116,4 +122,41 @@ int sandbox_enter(bool privileged)
 	r = filter();
 #endif
 	return r;
+}
+
+/*
+ * The publisher stays root, whose files it opens: the kernel's symbols, and the group of all control groups.
+ *
+ *	CAP_BPF, CAP_PERFMON	load programs that look at the kernel's structures
+ *	CAP_SYSLOG		where one of them is, the kernel tells only who has this
+ *	CAP_NET_ADMIN		attach rules to control groups
+ *	CAP_KILL		end clients that wrote beyond their pools
+ *	CAP_DAC_OVERRIDE	make a control group: only while pages are loaded
+ */
+void sandbox_override(bool on)
+{
+	if (!capng_have_capability(CAPNG_PERMITTED, CAP_DAC_OVERRIDE))
+		return;
+	capng_update(on ? CAPNG_ADD : CAPNG_DROP, CAPNG_EFFECTIVE, CAP_DAC_OVERRIDE);
+	capng_apply(CAPNG_SELECT_CAPS);
+}
+
+int sandbox_publisher(bool privileged)
+{
+	capng_clear(CAPNG_SELECT_BOTH);
+	if (privileged &&
+	    capng_updatev(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, CAP_BPF, CAP_PERFMON,
+			  CAP_SYSLOG, CAP_NET_ADMIN, CAP_KILL, -1) < 0)
+		return -EPERM;
+	if (privileged && capng_update(CAPNG_ADD, CAPNG_PERMITTED, CAP_DAC_OVERRIDE) < 0)
+		return -EPERM;
+	/* One that a container's root has not is none that we could do without being told: loading fails. */
+	if (capng_apply(CAPNG_SELECT_CAPS) < 0 && privileged) {
+		capng_clear(CAPNG_SELECT_BOTH);
+		if (capng_apply(CAPNG_SELECT_CAPS) < 0)
+			return -EPERM;
+	}
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
 }

@@ -8,6 +8,8 @@
 #include <sys/types.h>
 
 #define SPAWN_FDS 64 /* a table is copied in steps of so many */
+#define SPAWN_FIRST 3 /* where the descriptors of who is executed begin */
+#define SPAWN_PASS 7 /* how many he may have */
 
 /**
  * spawn() - a child that is to execute something, and has only the descriptors below SPAWN_FDS.
@@ -19,5 +21,20 @@
  * Return: as fork(); -1 with errno.
  */
 pid_t spawn(void);
+
+/**
+ * spawn_numbers() - put descriptors where who is executed expects them; SPAWN_PASS of them, -1: @null_fd.
+ * @fds: NULL: none
+ * Return: 0; -errno.
+ */
+int spawn_numbers(const int *fds, int null_fd);
+
+/**
+ * spawn_exec() - execute this program again.
+ * @exe: its path; if it cannot be executed from there, it is what runs now
+ * @fds: as for spawn_numbers()
+ * It ends with us. Return: its process; -errno.
+ */
+pid_t spawn_exec(const char *exe, char **argv, const int *fds, int null_fd);
 
 #endif

@@ -256,6 +256,11 @@ static void status(void *ctx, struct ctl_status *ret)
 
 	ret->keeper_pid = w->hello->keeper_pid;
 	ret->worker_pid = (uint32_t)getpid();
+	/* The publisher is not started to find it out. */
+	ret->features |= w->shm->bpf == SHM_BPF_WORKS ||
+			(w->shm->bpf == SHM_BPF_UNTRIED && w->hello->may_bpf)
+		? 1u << 7
+		: 0;
 	ret->restarts = w->snapshot->restarts;
 	ret->started_ns = w->snapshot->started_ns;
 	if (w->fuse) {
@@ -401,6 +406,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	if (w->tree->proc < 0)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
+	w->tree->publisher = WORKER_PUBLISHER;
 	return 0;
 }
 
@@ -461,6 +467,7 @@ static int start(struct worker *w)
 	r = keep_restore(w->keep, w->tree, w->snapshot, len);
 	if (r < 0)
 		return r;
+	port_restored(w->tree, w->hello->rules_kept);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

@@ -6,6 +6,7 @@
 #define KSHARED_DAEMON_WORKER_H
 
 #include <daemon/config.h>
+#include <daemon/spawn.h>
 
 /* The descriptors that the keeper leaves to a worker, at these numbers. A missing one is /dev/null. */
 enum worker_fd {
@@ -15,8 +16,12 @@ enum worker_fd {
 	WORKER_SHM,
 	WORKER_RING,
 	WORKER_SNAPSHOT,
+	WORKER_PUBLISHER,
 	WORKER_FD_END,
 };
+
+_Static_assert(WORKER_FD_END - WORKER_FUSE <= SPAWN_PASS && WORKER_FUSE == SPAWN_FIRST,
+	       "all are passed");
 
 /**
  * struct worker_hello - at the head of the snapshot's memfd, before the snapshot.
@@ -30,12 +35,20 @@ struct worker_hello {
 	uint32_t keeper_pid;
 	uint32_t privileged;
 	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
+	uint32_t may_bpf; /* may load BPF programs, of which the kernel tells enough */
+	uint32_t rules_kept; /* the keeper has something of the publisher's */
 	uint32_t pad;
 	unsigned char ring_params[120];
 };
 
 /** worker_run() - serve until the mount is gone. Return: the process's exit status. */
 int worker_run(const struct config *c);
+
+/** sandbox_publisher() - the same for the publisher. Return: 0; -errno. */
+int sandbox_publisher(bool privileged);
+
+/** sandbox_override() - while pages are loaded: pass over modes of files, as the making of a control group takes. */
+void sandbox_override(bool on);
 
 /** sandbox_enter() - give up what a worker does not need. @privileged: started by root. Return: 0; -errno. */
 int sandbox_enter(bool privileged);

@@ -182,7 +182,8 @@ static int carry_out(struct ctl *c, const struct ctl_request *m, struct request 
 	case CTL_POST:
 		if (rq->fd < 0)
 			return -EBADF;
-		return do_create(c, m, rq, &e);
+		r = do_create(c, m, rq, &e);
+		return r < 0 || !e->kind->created ? r : e->kind->created(e, rq);
 	case CTL_CREATE:
 		r = rq->fd >= 0 ? -EINVAL : do_create(c, m, rq, &e);
 		if (r < 0)
@@ -235,6 +236,10 @@ static void answer(struct ctl_call *call, int result)
 	if (result < 0)
 		a->count = a->body_len = 0;
 	if (result >= 0 && rq->out_fd >= 0) {
+		if (call->e->kind->told) {
+			fill_entry(call->e, (struct ctl_entry *)a->body);
+			a->body_len = sizeof(struct ctl_entry);
+		}
 		a->borrowed = rq->out_borrowed;
 		a->quick = rq->out_quick;
 		a->fd = take_fd(&rq->out_fd);

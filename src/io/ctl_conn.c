@@ -70,6 +70,7 @@ static int identify(struct ctl_conn *c)
 	c->cred.uid = peer->uid;
 	c->cred.gid = peer->gid;
 	c->cred.tid = peer->pid;
+	c->cred.conn = c->fd;
 	len = 0;
 	if (getsockopt(c->fd, SOL_SOCKET, SO_PEERGROUPS, NULL, &len) < 0 && errno == ERANGE &&
 	    len > 0) {

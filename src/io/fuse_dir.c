@@ -13,7 +13,9 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <io/fuse_internal.h>
+#include <limits.h>
 #include <linux/fs.h>
+#include <linux/limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -451,12 +453,45 @@ static void finish_xattr(struct fuse_request *q, uint32_t asked, const char *byt
 		fuse_finish_bytes(q, bytes, len);
 }
 
+/* One of its kind's own: its number. Return: -1: it is none. */
+static int find_attr(const struct entry *e, const char *name)
+{
+	size_t n = e->kind ? strlen(e->kind->name) : 0;
+
+	if (!e->kind || entry_is_dir(e) || !e->kind->attrs ||
+	    strncmp(name, "user.kshared.", 13) != 0 || strncmp(name + 13, e->kind->name, n) != 0 ||
+	    name[13 + n] != '.')
+		return -1;
+	for (int i = 0; e->kind->attrs[i]; i++)
+		if (strcmp(name + 13 + n + 1, e->kind->attrs[i]) == 0)
+			return i;
+	return -1;
+}
+
+static void answer_attr(struct fuse_request *q, int result)
+{
+	if (result < 0)
+		fuse_finish(q, result);
+	else
+		finish_xattr(q, (uint32_t)q->rq.size, q->rq.out.iov_base, (size_t)result);
+}
+
 void fuse_do_getxattr(struct fuse_request *q)
 {
 	const struct fuse_getxattr_in *in = q->in;
 	char value[4096];
-	int n = fuse_get_xattr(q->f, q->e, q->name, value, sizeof(value));
+	int n = find_attr(q->e, q->name);
 
+	if (n >= 0) {
+		q->rq.offset = (uint64_t)n;
+		q->rq.size = in->size;
+		q->rq.len = XATTR_SIZE_MAX;
+		q->rq.out = (struct iovec){ .iov_base = q->f->out, .iov_len = XATTR_SIZE_MAX };
+		fuse_begin(q, answer_attr);
+		fuse_end(q, q->e->kind->attr(q->e, &q->rq));
+		return;
+	}
+	n = fuse_get_xattr(q->f, q->e, q->name, value, sizeof(value));
 	if (n < 0)
 		fuse_finish(q, n);
 	else
@@ -478,6 +513,10 @@ void fuse_do_listxattr(struct fuse_request *q)
 		memcpy(names + len, name, (size_t)n + 1);
 		len += (size_t)n + 1;
 	}
+	for (int i = 0; !entry_is_dir(q->e) && q->e->kind->attrs && q->e->kind->attrs[i]; i++)
+		len += (size_t)snprintf(names + len, sizeof(names) - len, "user.kshared.%s.%s",
+					q->e->kind->name, q->e->kind->attrs[i]) +
+			1;
 	if (!q->e->parent && !q->e->orphan) {
 		memcpy(names + len, "user.kshared.socket", 20);
 		len += 20;

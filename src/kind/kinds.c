@@ -8,5 +8,6 @@
 const struct kind *const kinds[] = {
 	&kind_mem,
 	&kind_srv,
+	&kind_port,
 	NULL,
 };

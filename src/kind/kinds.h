@@ -6,11 +6,19 @@
 #define KSHARED_KIND_KINDS_H
 
 #include <core/kind.h>
+#include <core/tree.h>
 
 /** kinds - every kind, NULL-terminated; a folder has a directory for each. */
 extern const struct kind *const kinds[];
 
 extern const struct kind kind_mem;
+extern const struct kind kind_port;
 extern const struct kind kind_srv;
+
+/**
+ * port_restored() - a worker has begun: tell the publisher of the rules that there are.
+ * @rules_kept: the keeper keeps some for it, which may be no more
+ */
+void port_restored(struct tree *t, bool rules_kept);
 
 #endif

@@ -70,6 +70,27 @@ struct keep_init {
 	uint64_t flags;
 };
 
+/*
+ * The publisher's channel: of keep_query, and its answers. What the publisher must not lose when it ends, the keeper keeps for it: descriptors,
+ * known by an entry's number and a small number.
+ */
+enum pub_op {
+	PUB_READY = 1, /* flags: what it is that it has found, SHM_BPF_*; no answer */
+	PUB_STORE, /* id, flags: which; with a descriptor; no answer */
+	PUB_DROP, /* id: all that is kept under it; no answer */
+	PUB_FETCH, /* flags: the how-manieth -> struct pub_kept and the descriptor; result -ENOENT: there are no more */
+};
+
+#define PUB_KEPT_MAX 1024
+
+struct pub_kept {
+	uint32_t op;
+	int32_t result;
+	uint64_t id;
+	uint32_t which;
+	uint32_t pad;
+};
+
 /* Snapshot: header, nr_done keep_done, nr_items times keep_item + its bytes padded to 8. */
 struct keep_snapshot {
 	uint32_t version;
@@ -132,6 +153,8 @@ struct shm_writer {
 	uint32_t pad;
 };
 
+enum { SHM_BPF_UNTRIED, SHM_BPF_WORKS, SHM_BPF_NONE };
+
 struct shm {
 	uint64_t next_id; /* entries' numbers, never given twice */
 	uint64_t next_pos;
@@ -141,7 +164,8 @@ struct shm {
 	uint64_t poison; /* the request that it died of, and how often */
 	uint64_t poison_tries;
 	uint64_t busy; /* 0: the worker waits for events; else another number at each event */
-	uint64_t pad[56];
+	uint64_t bpf; /* SHM_BPF_*: how the publisher makes its pages */
+	uint64_t pad[55];
 	struct shm_closing closing[SHM_OWNERS]; /* what the keeper and its vaults close */
 	uint64_t opens[SHM_OPENS]; /* how often each entry was opened */
 	int64_t times[SHM_OPENS]; /* when a directory's names last changed, ns; 0: as its record says */

@@ -10,6 +10,7 @@
 
 #include <kshared.h>
 #include <kshared/mem.h>
+#include <kshared/port.h>
 #include <kshared/srv.h>
 
 #define SIZE(type) printf("sizeof(%s) %zu\n", #type, sizeof(type))
@@ -65,6 +66,61 @@ static void print_status(void)
 	FIELD(struct kshared_status, reserved);
 }
 
+static void print_port(void)
+{
+	SIZE(struct kport_field);
+	FIELD(struct kport_field, name);
+	FIELD(struct kport_field, unit);
+	FIELD(struct kport_field, type);
+	FIELD(struct kport_field, fraction_bits);
+	FIELD(struct kport_field, width);
+	FIELD(struct kport_field, count);
+	FIELD(struct kport_field, stride);
+	FIELD(struct kport_field, reserved);
+	FIELD(struct kport_field, offset);
+	SIZE(struct kport_info);
+	FIELD(struct kport_info, name);
+	FIELD(struct kport_info, version);
+	FIELD(struct kport_info, source);
+	FIELD(struct kport_info, nr_fields);
+	FIELD(struct kport_info, gone);
+	FIELD(struct kport_info, size);
+	FIELD(struct kport_info, pool_size);
+	FIELD(struct kport_info, period_ns);
+	FIELD(struct kport_info, sample_ns);
+	FIELD(struct kport_info, writes);
+	FIELD(struct kport_info, generation);
+	FIELD(struct kport_info, reserved);
+	SIZE(struct kport_writer);
+	FIELD(struct kport_writer, uid);
+	FIELD(struct kport_writer, gid);
+	FIELD(struct kport_writer, pid);
+	FIELD(struct kport_writer, reserved);
+	SIZE(struct resource_ops);
+	FIELD(struct resource_ops, read);
+	FIELD(struct resource_ops, write);
+	SIZE(struct resource);
+	FIELD(struct resource, data);
+	FIELD(struct resource, size);
+	FIELD(struct resource, user);
+	FIELD(struct resource, rops);
+	SIZE(struct kport_clobber);
+	FIELD(struct kport_clobber, who);
+	FIELD(struct kport_clobber, comm);
+	FIELD(struct kport_clobber, offset);
+	FIELD(struct kport_clobber, bytes);
+	FIELD(struct kport_clobber, done);
+	SIZE(struct kport_serve_options);
+	FIELD(struct kport_serve_options, mode);
+	FIELD(struct kport_serve_options, pool_pages);
+	FIELD(struct kport_serve_options, max_clients_uid);
+	FIELD(struct kport_serve_options, policy);
+	FIELD(struct kport_serve_options, period_ns);
+	FIELD(struct kport_serve_options, on_clobber);
+	FIELD(struct kport_serve_options, user);
+	FIELD(struct kport_serve_options, reserved);
+}
+
 static void print_constants(void)
 {
 	VALUE(KSHARED_NAME_MAX);
@@ -86,12 +142,33 @@ static void print_constants(void)
 	VALUE(KMEM_SEAL_WRITE);
 	VALUE(KMEM_SEAL_FUTURE_WRITE);
 	VALUE(KSRV_REOPEN);
+	VALUE(KPORT_NAME_MAX);
+	VALUE(KPORT_POOL_MAX);
+	VALUE(KPORT_U64);
+	VALUE(KPORT_S64);
+	VALUE(KPORT_U32);
+	VALUE(KPORT_FIXED);
+	VALUE(KPORT_CHARS);
+	VALUE(KPORT_SOURCE_BPF);
+	VALUE(KPORT_SOURCE_SAMPLER);
+	VALUE(KPORT_SOURCE_SERVICE);
+	VALUE(KPORT_STRICT);
+	VALUE(KPORT_FRESH);
+	VALUE(KPORT_POLLED);
+	VALUE(KPORT_PKEY);
+	VALUE(KPORT_TASK);
+	VALUE(KPORT_CGROUP);
+	VALUE(KPORT_RULE);
+	VALUE(KPORT_KILL);
+	VALUE(KPORT_REVOKE);
+	VALUE(KPORT_LOG);
 }
 
 int main(void)
 {
 	print_entry();
 	print_status();
+	print_port();
 	print_constants();
 	return 0;
 }

@@ -99,6 +99,31 @@ def restore_seeds():
     write("restore", "commits", b"\2" + put + two)
 
 
+def port_seeds():
+    """For fuzz_port: steps of a client, announcements of the daemon, and hellos of a server."""
+    length, ring = struct.pack("<BB", 1, 2), struct.pack("<BB", 3, 1)
+    store = struct.pack("<BBQ", 2, 0, 77) + struct.pack("<BBQ", 2, 1, 0xee)
+    write("port", "write", b"\0\0" + store + length + ring)
+    write("port", "far", b"\0\0" + struct.pack("<BBQ", 0x80, 0, 2**64 - 8) + length + ring + struct.pack("<BBQ", 0x81 + 0x36, 0, 2**63))
+    write("port", "bell", b"\0\1" + struct.pack("<BBIIiIQQII", 4, 0, 5, 9, -1, 1, 8, 16, 1, 0) + ring)
+    write("port", "clobber", b"\0\0" + struct.pack("<BB8s", 5, 63, b"clobber!") + length + ring)
+    write("port", "clobber-logged", b"\0\1" + struct.pack("<BB8s", 5, 63, b"clobber!") + length + ring + ring)
+    good = struct.pack("<BBB", 1, 6, 0)
+    write("port", "announced", b"\1" + good + struct.pack("<BBB", 1, 4, 0) + struct.pack("<BBB", 2, 6, 1) + good)
+    raw = struct.pack("<10I", 0x31505248, 0, 0, 6, 0, 0, 0, 1, 0, 0) + bytes(256)
+    write("port", "announced-raw", b"\1" + struct.pack("<B", 0x81) + raw)
+    page = struct.pack("<BBH", 1, 36, 64) + b"\x0a"
+    for at, word in ((24, b"name\0\0\0\0"), (25, bytes(8)), (26, bytes(8)), (27, bytes(8)), (28, bytes(8)), (29, bytes(8)), (30, bytes(8)),
+                     (31, struct.pack("<BBHI", 1, 0, 0, 288)), (32, struct.pack("<II", 1, 0)), (36, struct.pack("<Q", 4711))):
+        page += bytes([at]) + word
+    pool = bytes(64)
+    reads = struct.pack("<QB", 0, 8) + struct.pack("<QB", 2**64 - 8, 2)
+    write("port", "hello", b"\2" + struct.pack("<BB", 64 | 1, 8) + page + pool + reads)
+    write("port", "hello-reader", b"\2" + struct.pack("<BB", 0, 0) + page + pool + reads)
+    write("port", "hello-fresh", b"\2" + struct.pack("<BB", 128, 0) + page + pool + reads)
+
+
 fuse_seeds()
 ctl_seeds()
+port_seeds()
 restore_seeds()

@@ -23,6 +23,7 @@
 #define USER 1000
 
 static const struct cred user = { .uid = USER, .gid = USER };
+static const struct cred root = { .override = true };
 static const struct cred through_mount = { .uid = USER, .gid = USER, .checked = true };
 
 static int make_pipe_end(void)
@@ -57,6 +58,16 @@ static int make_directory(void)
 	return open("/", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 }
 
+/* The daemon's end of a port's server that is gone. */
+static int make_server(void)
+{
+	int fd[2];
+
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, fd), 0);
+	close(fd[1]);
+	return fd[0];
+}
+
 static const struct maker {
 	const struct kind *kind;
 	const char *name;
@@ -68,6 +79,7 @@ static const struct maker {
 	{ &kind_mem, "empty", NULL, 0, 0, &user },
 	{ &kind_mem, "fixed", NULL, 8192, 0, &user },
 	{ &kind_mem, "resizable", NULL, 8192, CTL_MEM_RESIZABLE, &user },
+	{ &kind_port, "server", make_server, 0, 0, &root },
 	{ &kind_srv, "unposted", NULL, 0, 0, &through_mount },
 	{ &kind_srv, "pipe", make_pipe_end, 0, 0, &user },
 	{ &kind_srv, "socket", make_socket, 0, 0, &user },
@@ -149,7 +161,7 @@ static void drop(struct folder *f, const struct maker *m)
 {
 	struct wish w;
 
-	wish_init(f, &w, &user);
+	wish_init(f, &w, m->cred);
 	assert_int_equal(tree_remove(folder_dir(f, m->kind), m->name, strlen(m->name), 0, &w.rq),
 			 0);
 }
@@ -174,7 +186,8 @@ static int teardown(void **state)
 	assert_int_equal(f->tree->bytes, 0);
 	assert_null(f->tree->orphans);
 	for (const struct kind *const *k = kinds; *k; k++)
-		assert_int_equal(folder_dir(f, *k)->nr_children, 0);
+		for (struct entry *e = folder_dir(f, *k)->children; e; e = e->next)
+			assert_false(entry_counts(e));
 	folder_deinit(f);
 	assert_int_equal(count_fds(), descriptors);
 	free(f);

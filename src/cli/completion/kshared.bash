@@ -29,10 +29,32 @@ _kshared_path()
 	fi
 }
 
+# The name of a port; then fields of the one that has been named; with write, up to the value.
+_kshared_fields()
+{
+	local word before= name= field rest
+
+	for word in "${COMP_WORDS[@]:i_verb+1:COMP_CWORD-i_verb-1}"; do
+		[[ $word != -* && $before != -n && $before != --interval ]] && name=$word && break
+		before=$word
+	done
+	if [[ -z $name ]]; then
+		_kshared_names port ""
+		return
+	fi
+	while read -r field rest; do
+		[[ $field == "$cur"* ]] && COMPREPLY+=("$field")
+	done < <("${kshared[@]}" port read "$name" 2>/dev/null)
+	if [[ $verb == write ]]; then
+		COMPREPLY=("${COMPREPLY[@]/%/=}")
+		compopt -o nospace
+	fi
+}
+
 _kshared()
 {
 	local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD-1]}
-	local i=1 command= verb=
+	local i=1 i_verb=0 command= verb=
 	local -a kshared=("${COMP_WORDS[0]}")
 	local limits="--max-bytes --max-bytes-uid --max-entries --max-entries-uid --mode"
 
@@ -48,7 +70,7 @@ _kshared()
 			if [[ -z $command ]]; then
 				command=${COMP_WORDS[i]}
 			elif [[ -z $verb ]]; then
-				verb=${COMP_WORDS[i]}
+				verb=${COMP_WORDS[i]} i_verb=$i
 			fi
 			;;
 		esac
@@ -75,13 +97,26 @@ _kshared()
 		compopt -o nospace
 		return
 		;;
-	--fd | --mode | --linger | --max-* | --number | --depth | --exclude)
+	--policy)
+		_kshared_words "kill revoke log"
+		return
+		;;
+	--cgroup)
+		compopt -o filenames
+		mapfile -t COMPREPLY < <(compgen -d -- "$cur")
+		return
+		;;
+	--pid)
+		mapfile -t COMPREPLY < <(compgen -W "$(cd /proc && echo [0-9]*)" -- "$cur")
+		return
+		;;
+	--fd | --mode | --interval | --period | --linger | --max-* | --number | --depth | --exclude)
 		return
 		;;
 	esac
 
 	case $command in
-	"") _kshared_words "up down status doctor ls srv mem rm folder help --at --version --help" ;;
+	"") _kshared_words "up down status doctor ls srv mem port rm folder help --at --version --help" ;;
 	up)
 		if [[ $cur == -* ]]; then
 			_kshared_words "$limits --help"
@@ -102,9 +137,10 @@ _kshared()
 	rm) _kshared_path ;;
 	help)
 		case $verb in
-		"") _kshared_words "up down status doctor ls srv mem rm folder" ;;
+		"") _kshared_words "up down status doctor ls srv mem port rm folder" ;;
 		srv) _kshared_words "post open rm" ;;
 		mem) _kshared_words "create seal rm" ;;
+		port) _kshared_words "ls read write watch add rule serve" ;;
 		folder) _kshared_words "top" ;;
 		esac
 		;;
@@ -133,6 +169,28 @@ _kshared()
 			fi
 			;;
 		rm) _kshared_names srv "" ;;
+		esac
+		;;
+	port)
+		case $verb in
+		"") _kshared_words "ls read write watch add rule serve --help" ;;
+		ls) _kshared_words "--json" ;;
+		read | write | watch)
+			if [[ $prev == -n ]]; then
+				return
+			elif [[ $cur == -* ]]; then
+				case $verb in
+				read) _kshared_words "--json" ;;
+				write) _kshared_words "--polled" ;;
+				watch) _kshared_words "-n --interval --json" ;;
+				esac
+			else
+				_kshared_fields
+			fi
+			;;
+		add) _kshared_words "--pid --cgroup --mode" ;;
+		rule) _kshared_words "--cgroup --mode" ;;
+		serve) _kshared_words "--mode --replace --policy --period" ;;
 		esac
 		;;
 	mem)

@@ -164,7 +164,7 @@ class CreateByMount(Operation):
     def check(self, test, result):
         test.assertEqual(result, len(CONTENT))
         self.is_the_file(test, f"mem/{self.name}")
-        self.in_use(test, 3, len(CONTENT))
+        self.in_use(test, 4, len(CONTENT))
 
 
 class CreateByLibrary(Operation):
@@ -177,7 +177,7 @@ class CreateByLibrary(Operation):
         test.assertEqual(result, len(CONTENT))
         self.is_the_file(test, f"mem/{self.name}")
         test.assertEqual(self.library.stat(f"mem/{self.name}").seals & 6, 6, "its size is sealed")
-        self.in_use(test, 3, len(CONTENT))
+        self.in_use(test, 4, len(CONTENT))
 
 
 class SealByLibrary(Operation):
@@ -200,7 +200,7 @@ class Resize(Operation):
 
     def check(self, test, result):
         test.assertEqual(os.stat(self.full(f"mem/{self.name}")).st_size, 12345)
-        self.in_use(test, 3, 12345)
+        self.in_use(test, 4, 12345)
 
 
 class Allocate(Resize):
@@ -219,7 +219,7 @@ class UnlinkByMount(Operation):
 
     def check(self, test, result):
         test.assertEqual(self.names("srv"), set())
-        self.in_use(test, 2, 0)
+        self.in_use(test, 3, 0)
 
 
 class UnlinkByLibrary(UnlinkByMount):
@@ -551,7 +551,7 @@ class Poison(harness.FolderCase):
         self.assertLess(seconds, 10)
 
     def lives(self):
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
         self.connect().srv_post("after", 0)
         self.assertEqual(os.listdir(self.path("srv")), ["after"])
         os.unlink(self.path("srv/after"))
@@ -594,14 +594,14 @@ class Keeper(harness.FolderCase):
         self.assertFalse(os.path.exists(self.folder.socket()))
         done = self.cli("up")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
 
     def test_up_alone_also_does(self):
         os.kill(self.folder.keeper_pid(), signal.SIGKILL)
         harness.wait_until(lambda: harness.errno_of(os.listdir, self.path("srv")) == 107, "the mount is dead")
         done = self.cli("up")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
         self.assertEqual(len(harness.mounts_below(self.folder.dir)), 1, "the dead mount was taken away")
 
 

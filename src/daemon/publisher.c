@@ -1,0 +1,316 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * publisher.c - the loop, and the clients of the daemon's own ports.
+ *
+ * Requests come from the worker, which has checked who may open what. A client is his server's end of a socket pair: nothing can come by
+ * it, and when it hangs up he is gone. What he is given is a descriptor of memory that he can only read; of a rule that he may
+ * write, a pool of his own.
+ *
+ * What costs something runs only while it is used: BPF's timers from the first client of a page until a minute after the last one, the
+ * sampler's while somebody has a page of its. After a minute with nothing to do at all the process ends; the keeper starts
+ * another when it is wanted.
+ */
+#include <base/cleanup.h>
+#include <base/log.h>
+#include <daemon/publisher_internal.h>
+#include <daemon/worker.h>
+#include <errno.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/prctl.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+#include <uthash.h>
+#include <utlist.h>
+
+#define IDLE_USEC 60000000ULL
+#define CLIENTS_MAX 16384
+#define CLIENTS_UID_MAX 1024
+
+struct uid_clients {
+	uid_t uid;
+	unsigned int nr;
+	UT_hash_handle hh;
+};
+
+static ssize_t send_with(int sock, const void *bytes, size_t len, const int *fds, unsigned int nr,
+			 int flags)
+{
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(int) * PUBLISH_FDS)];
+	} control = { 0 };
+	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
+	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
+
+	if (nr) {
+		m.msg_control = &control;
+		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);
+		control.h = (struct cmsghdr){
+			.cmsg_level = SOL_SOCKET,
+			.cmsg_type = SCM_RIGHTS,
+			.cmsg_len = CMSG_LEN(sizeof(int) * nr),
+		};
+		memcpy(CMSG_DATA(&control.h), fds, sizeof(int) * nr);
+	}
+	return sendmsg(sock, &m, MSG_NOSIGNAL | flags);
+}
+
+void publish_tell(enum pub_op op, uint64_t id, uint32_t flags, int fd)
+{
+	struct keep_query q = { .op = op, .id = id, .flags = flags };
+
+	/* Without the keeper there is nobody to publish for. */
+	if (send_with(PUBLISHER_KEEPER, &q, sizeof(q), &fd, fd >= 0, 0) < 0)
+		_exit(0);
+}
+
+/* The socket is new: it has room, or its client is gone. */
+void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr)
+{
+	(void)!send_with(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT);
+}
+
+static unsigned int *count_of(struct publish *p, uid_t uid)
+{
+	struct uid_clients *u;
+
+	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
+	if (!u) {
+		u = calloc(1, sizeof(*u));
+		if (!u)
+			return NULL;
+		u->uid = uid;
+		HASH_ADD(hh, p->uids, uid, sizeof(uid), u);
+	}
+	return &u->nr;
+}
+
+static void uncount(struct publish *p, uid_t uid)
+{
+	struct uid_clients *u;
+
+	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
+	if (!u || --u->nr)
+		return;
+	HASH_DEL(p->uids, u);
+	free(u);
+}
+
+/* Begin to count the time for what nobody uses any more. */
+static void want_idle(struct publish *p)
+{
+	sd_event_source_set_time_relative(p->idle, IDLE_USEC);
+	sd_event_source_set_enabled(p->idle, SD_EVENT_ONESHOT);
+}
+
+static void drop_client(struct client *c)
+{
+	struct publish *p = c->publish;
+
+	if (c->has_page)
+		publish_page_left(p, c);
+	publish_rule_left(p, c);
+	DL_DELETE(p->clients, c);
+	p->nr_clients--;
+	uncount(p, c->uid);
+	sd_event_source_unref(c->source);
+	close(c->fd);
+	free(c);
+	if (p->nr_pages == 0)
+		want_idle(p);
+}
+
+static int on_client(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	drop_client(ctx);
+	return 0;
+}
+
+int publish_add(struct publish *p, struct message *m, struct client **ret)
+{
+	unsigned int *count = count_of(p, m->open.uid);
+	struct client *c = NULL;
+	int r = -EDQUOT;
+
+	if (!count)
+		return -ENOMEM;
+	++*count;
+	if (p->nr_clients < CLIENTS_MAX &&
+	    (*count <= CLIENTS_UID_MAX || m->open.uid == 0 || m->open.uid == getuid())) {
+		c = calloc(1, sizeof(*c));
+		/* Only its end is waited for. */
+		r = c ? sd_event_add_io(p->event, &c->source, m->sock, 0, on_client, c) : -ENOMEM;
+	}
+	if (r < 0) {
+		free(c);
+		uncount(p, m->open.uid);
+		return r;
+	}
+	c->publish = p;
+	c->uid = m->open.uid;
+	c->fd = take_fd(&m->sock);
+	DL_APPEND(p->clients, c);
+	p->nr_clients++;
+	*ret = c;
+	return 0;
+}
+
+/* Return: 0; -errno, for the client to be told. */
+static int serve(struct publish *p, struct message *m)
+{
+	switch (m->open.what) {
+	case PORT_WHAT_PAGE:
+		return publish_page(p, m);
+	case PORT_WHAT_TASK:
+	case PORT_WHAT_CGROUP:
+		return publish_account(p, m);
+	case PORT_WHAT_RULE:
+		if (m->open.flags & PORT_OPEN_DROP)
+			publish_drop(p, m);
+		else if (!(m->open.flags & PORT_OPEN_HOLD))
+			return publish_rule(p, m);
+		else
+			return publish_hold(p, m);
+		return 0;
+	default:
+		return -EOPNOTSUPP;
+	}
+}
+
+/* Return: 1 a message; 0 none; -EPROTO one that the worker does not send. */
+static int receive(struct message *ret)
+{
+	int fds[PUBLISH_FDS] = { -1, -1, -1 }, n = 0;
+	union {
+		struct cmsghdr h;
+		char space[CMSG_SPACE(sizeof(fds))];
+	} control;
+	struct iovec iov = { .iov_base = &ret->open, .iov_len = sizeof(ret->open) };
+	struct msghdr m = {
+		.msg_iov = &iov,
+		.msg_iovlen = 1,
+		.msg_control = &control,
+		.msg_controllen = sizeof(control),
+	};
+	struct cmsghdr *h;
+	ssize_t len;
+
+	ret->sock = ret->pidfd = ret->target = -1;
+	len = recvmsg(PUBLISHER_SERVE, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	if (len < 0)
+		return 0;
+	h = CMSG_FIRSTHDR(&m);
+	if (h && h->cmsg_level == SOL_SOCKET && h->cmsg_type == SCM_RIGHTS)
+		memcpy(fds, CMSG_DATA(h), h->cmsg_len - CMSG_LEN(0));
+	ret->sock = fds[n++];
+	if (len == sizeof(ret->open) && (ret->open.flags & PORT_OPEN_PIDFD))
+		ret->pidfd = fds[n++];
+	ret->target = fds[n++];
+	if (n < PUBLISH_FDS && fds[n] >= 0)
+		close(fds[n]);
+	return len == sizeof(ret->open) && ret->open.magic == PORT_SERVE_MAGIC &&
+			!(m.msg_flags & (MSG_TRUNC | MSG_CTRUNC))
+		? 1
+		: -EPROTO;
+}
+
+static int on_request(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	struct publish *p = ctx;
+	struct message m;
+	int r = receive(&m);
+
+	if (r == 0)
+		return 0;
+	r = r > 0 ? serve(p, &m) : r;
+	/* Who is served has taken his socket; who waits for no more than a word gets it now. */
+	if (m.sock >= 0)
+		publish_hello(m.sock,
+			      &(struct port_hello){ .magic = PORT_SERVE_MAGIC, .result = r }, NULL,
+			      0);
+	cleanup_close_p(&m.sock);
+	cleanup_close_p(&m.pidfd);
+	cleanup_close_p(&m.target);
+	if (p->nr_pages == 0)
+		want_idle(p);
+	return 0;
+}
+
+static int on_sample(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	publish_sample(ctx);
+	return 0;
+}
+
+static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	struct publish *p = ctx;
+
+	if (p->nr_pages)
+		return 0;
+	publish_unload(p);
+	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
+}
+
+/* The keeper has nothing to say unless it is asked. */
+static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *ctx)
+{
+	_exit(0);
+}
+
+static int start(struct publish *p)
+{
+	struct timespec ts;
+	int r;
+
+	clock_gettime(CLOCK_REALTIME, &ts);
+	p->generation = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+	r = sandbox_publisher(geteuid() == 0);
+	if (r == 0)
+		r = sd_event_new(&p->event);
+	if (r < 0)
+		return r;
+	publish_take_over(p);
+	r = sd_event_add_io(p->event, NULL, PUBLISHER_SERVE, EPOLLIN, on_request, p);
+	if (r >= 0)
+		r = sd_event_add_io(p->event, NULL, PUBLISHER_KEEPER, EPOLLIN, on_keeper, NULL);
+	if (r >= 0)
+		r = sd_event_add_time_relative(p->event, &p->idle, CLOCK_MONOTONIC, IDLE_USEC,
+					       1000000, on_idle, p);
+	if (r >= 0)
+		r = sd_event_add_time_relative(p->event, &p->sample, CLOCK_MONOTONIC, 0, 1000,
+					       on_sample, p);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(p->sample, SD_EVENT_OFF);
+	return r;
+}
+
+int publish_run(const struct config *c)
+{
+	static struct publish p;
+	struct client *client, *tmp;
+	int r;
+
+	p.config = c;
+	prctl(PR_SET_NAME, "ksharedd-port");
+	signal(SIGPIPE, SIG_IGN);
+	r = start(&p);
+	if (r >= 0 && !c->foreground)
+		log_to_background("ksharedd");
+	if (r >= 0)
+		r = sd_event_loop(p.event);
+	if (r < 0)
+		log_error("publisher: %s", strerror(-r));
+	DL_FOREACH_SAFE(p.clients, client, tmp)
+		drop_client(client);
+	publish_rules_end(&p);
+	publish_unload(&p);
+	sd_event_source_unref(p.idle);
+	sd_event_source_unref(p.sample);
+	sd_event_unref(p.event);
+	return r < 0;
+}

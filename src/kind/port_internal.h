@@ -1,0 +1,56 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * port_internal.h - inside of the kind port: shared by port.c (entries, opening) and port_text.c (reading as text).
+ */
+#ifndef KSHARED_KIND_PORT_INTERNAL_H
+#define KSHARED_KIND_PORT_INTERNAL_H
+
+#include <core/tree.h>
+#include <wire/port_serve.h>
+
+/**
+ * struct port_priv - an entry's private part: saved, so it only grows into @reserved.
+ * @what: enum port_what
+ * @page: of PORT_WHAT_PAGE: enum port_page, or one that a later version knows
+ */
+struct port_priv {
+	uint32_t what;
+	uint32_t page;
+	int64_t posted_ns;
+	uint32_t poster_uid;
+	uint32_t poster_pid;
+	char poster_comm[16];
+	uint64_t reserved[3];
+};
+
+_Static_assert(sizeof(struct port_priv) == 64, "saved");
+
+/** port_is_page() - does this program know the entry's page? */
+bool port_is_page(const struct port_priv *p);
+
+/** port_fill_open() - what an entry's server is to be told of a request with @access. */
+void port_fill_open(struct port_open *ret, struct entry *e, const struct request *rq,
+		    unsigned int access);
+
+/**
+ * port_send() - hand somebody over to a server, without waiting.
+ * @fds: @nr of them, as port_serve.h says
+ * Return: 0; -EAGAIN it has enough waiting; -ECONNREFUSED it is gone; -errno.
+ */
+int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr);
+
+/** port_pair() - a client's end and its server's, on which only the server can send. Return: 0; -errno. */
+int port_pair(int ret[2]);
+
+/** port_read() - `read` of the kind */
+int port_read(struct entry *e, struct request *rq);
+
+/** port_close() - `close` of the kind */
+void port_close(struct entry *e, struct request *rq);
+
+/** port_attr() - `attr` of the kind; the names are port_attrs */
+int port_attr(struct entry *e, struct request *rq);
+
+extern const char *const port_attrs[];
+
+#endif
