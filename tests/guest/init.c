@@ -7,8 +7,8 @@
  *	verifier: round ROUND, PAGES pages, BAD bad
  *
  * Of 20 blocks of 16 pages 4 hold zeros, 8 what every guest has (the same image), 2 what this guest has several times, 6 what
- * nothing else has. Which of the common contents is where differs from guest to guest. In each round one page in 64 is
- * written anew, so that merged pages are written, too; a page's content says how often that was.
+ * nothing else has. Which of the common contents is where differs from guest to guest. In each round one page in 64,
+ * always the same, is written anew: so merged pages are written, too, and a page's content says how often.
  *
  * The kernel's command line says seed=NUMBER (of the guest); the kernel hands it over in the environment.
  */
@@ -102,7 +102,7 @@ int main(void)
 		for (uint64_t i = 0; i < nr_pages; i++) {
 			if (!is_good(i) && nr_bad++ == 0)
 				printf("verifier: page %lu is bad\n", i);
-			if ((i + round) % REWRITE == 0) {
+			if (i % REWRITE == 0) {
 				writes[i]++;
 				fill(i);
 			}

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""What the tests of merging real programs have in common: the engine at work on them, frames, the kernel's own KSM."""
+
+import contextlib
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+
+from folder import ROOT
+from processes import libc
+
+sys.path.insert(0, os.path.join(ROOT, "scripts"))
+import guest
+
+PAGE = 4096
+KSM = "/sys/kernel/mm/ksm"
+PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent():
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Result:
+    """What one call did; fields as in struct merge_result."""
+
+    def __init__(self, fields):
+        (self.scanned, self.merged, self.zero, self.unique, self.changed, self.pinned, self.mapping, self.limit,
+         self.saved_bytes) = (int(field) for field in fields)
+
+
+class Merger:
+    """The engine, by tests/unit/merge_tool.c. A partition is made when it is first named."""
+
+    def __init__(self):
+        self.process = subprocess.Popen(
+            [os.path.join(guest.build(), "tests/unit/merge-tool")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            text=True, preexec_fn=die_with_parent)
+
+    def stop(self):
+        self.process.stdin.close()
+        self.process.stdout.close()
+        status = self.process.wait(20)
+        assert status == 0, f"the engine ended with status {status}"
+
+    def ask(self, *words):
+        """Return: a Result. Raises OSError, as the engine says."""
+        self.process.stdin.write(" ".join(str(word) for word in words) + "\n")
+        self.process.stdin.flush()
+        answer = self.process.stdout.readline().split()
+        assert answer, "the engine has died"
+        if answer[0] == "error":
+            raise OSError(int(answer[1]), " ".join(answer[2:]))
+        return Result(answer[1:])
+
+
+def pss_kib(pid):
+    """Pss of all of a process."""
+    with open(f"/proc/{pid}/smaps_rollup") as file:
+        return int(re.search(r"^Pss:\s+(\d+)", file.read(), flags=re.M)[1])
+
+
+def frames(pid, address, nr_pages):
+    """The page frames of that many pages, as /proc/PID/pagemap has them; 0: none."""
+    with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
+        entries = struct.unpack(f"{nr_pages}Q", os.pread(file.fileno(), 8 * nr_pages, address // PAGE * 8))
+    return [entry & ((1 << 55) - 1) if entry >> 63 else 0 for entry in entries]
+
+
+# ---- the kernel's own ----
+
+
+def ksm_get(name):
+    with open(os.path.join(KSM, name)) as file:
+        return int(file.read())
+
+
+def ksm_set(name, value):
+    with open(os.path.join(KSM, name), "w") as file:
+        file.write(str(value))
+
+
+@contextlib.contextmanager
+def kernel_ksm():
+    """The kernel's KSM, at full speed; put back as it was, by another process if this one is killed."""
+    before = {name: ksm_get(name) for name in ("run", "sleep_millisecs", "pages_to_scan")}
+    ours, theirs = os.pipe()
+    guard = os.fork()
+    if guard == 0:
+        os.setsid()
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)
+        os.close(theirs)
+        os.read(ours, 1)
+        for name, value in before.items():
+            ksm_set(name, value)
+        os._exit(0)
+    os.close(ours)
+    try:
+        ksm_set("sleep_millisecs", 0)
+        ksm_set("pages_to_scan", 10000)
+        ksm_set("run", 1)
+        yield
+    finally:
+        os.close(theirs)
+        os.waitpid(guard, 0)

@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Two guests run the same image. Their RAM is merged while they run, and all the time they verify what is in it."""
+
+import errno
+
+import harness
+import merging
+from merging import guest
+
+FILE_TIMEOUT = 600
+ALONE = True # two processors' worth of guests
+UNDER_VALGRIND = False
+
+
+class Guests(harness.FolderCase):
+    timeout = 300.0
+
+    def setUp(self):
+        try:
+            guest.prepare()
+        except guest.Unavailable as reason:
+            self.skipTest(f"no guests: {reason}")
+        self.merger = merging.Merger()
+        self.addCleanup(self.merger.stop)
+
+    def start(self, *seeds, memory=()):
+        guests = []
+        for seed in seeds:
+            guests.append(guest.Guest(self.scratch(f"console-{seed}"), seed, memory=memory))
+            self.addCleanup(guests[-1].stop)
+        for one in guests:
+            one.await_rounds(1)
+        return guests
+
+    def memory_bytes(self, guests):
+        """What the guests' RAM and the engine take, each frame counted once."""
+        return (sum(one.ram_kib() for one in guests) + merging.pss_kib(self.merger.process.pid)) * 1024
+
+    def common_frames(self, guests):
+        ram = []
+        for one in guests:
+            first, last = guest.ram_span(one.pid, guest.MIB)
+            ram.append(set(merging.frames(one.pid, first, (last - first) // merging.PAGE)) - {0})
+        return len(ram[0] & ram[1])
+
+    def test_merged_while_running_they_need_less_and_lose_nothing(self):
+        guests = self.start(1, 2)
+        before = self.memory_bytes(guests)
+        results = [self.merger.ask("guest", "web", one.pid) for one in guests]
+        after = self.memory_bytes(guests)
+        for result in results:
+            self.assertGreater(result.scanned, 40000)
+            self.assertEqual(result.limit, 0)
+        # What the kernel shows is what was promised; the guests go on writing meanwhile.
+        saved = sum(result.saved_bytes for result in results)
+        self.assertGreater(saved, 100 << 20)
+        self.assertAlmostEqual(before - after, saved, delta=saved * 0.2)
+        for one in guests:
+            one.await_rounds(5)
+        self.assertGreater(self.common_frames(guests), 5000)
+        # What is common to both is so by now in both: twice as much is shared as one alone could.
+        again = [self.merger.ask("guest", "web", one.pid) for one in guests]
+        for one in guests:
+            one.await_rounds(5)
+        self.assertLess(self.memory_bytes(guests), before * 0.75)
+        self.assertLess(again[1].merged, results[1].merged)
+
+    def test_unmerged_again_each_has_its_own(self):
+        guests = self.start(3, 4)
+        for one in guests:
+            self.merger.ask("guest", "web", one.pid)
+        for one in guests:
+            one.await_rounds(2) # a merged page is mapped when it is next read
+        self.assertGreater(self.common_frames(guests), 5000)
+        for one in guests:
+            first, last = guest.ram_span(one.pid, guest.MIB)
+            self.merger.ask("unmerge", "web", one.pid, first, last - first)
+        self.assertEqual(self.common_frames(guests), 0)
+        for one in guests:
+            one.await_rounds(3)
+
+    def test_a_guest_that_is_killed_leaves_the_other_what_it_has(self):
+        guests = self.start(5, 6)
+        for one in guests:
+            self.merger.ask("guest", "web", one.pid)
+        guests[0].stop()
+        guests[1].await_rounds(5)
+
+    def test_shared_memory_is_refused(self):
+        one, = self.start(7, memory=[
+            "-object", f"memory-backend-memfd,id=ram,size={guest.MIB}M,share=on", "-machine", "memory-backend=ram"])
+        with self.assertRaises(OSError) as refused:
+            self.merger.ask("guest", "web", one.pid)
+        self.assertEqual(refused.exception.errno, errno.EMEDIUMTYPE)
+        one.await_rounds(2)
+
+
+if __name__ == "__main__":
+    harness.main()
