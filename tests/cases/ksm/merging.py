@@ -2,6 +2,8 @@
 """What the tests of merging real programs have in common: the engine at work on them, frames, the kernel's own KSM."""
 
 import contextlib
+import ctypes
+import mmap
 import os
 import re
 import signal
@@ -68,6 +70,13 @@ def frames(pid, address, nr_pages):
     with open(f"/proc/{pid}/pagemap", "rb", buffering=0) as file:
         entries = struct.unpack(f"{nr_pages}Q", os.pread(file.fileno(), 8 * nr_pages, address // PAGE * 8))
     return [entry & ((1 << 55) - 1) if entry >> 63 else 0 for entry in entries]
+
+
+def zero_frame():
+    """The frame that every page is in that was read and never written."""
+    page = mmap.mmap(-1, PAGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    assert page[0] == 0
+    return frames(os.getpid(), ctypes.addressof(ctypes.c_char.from_buffer(page)), 1)[0]
 
 
 # ---- the kernel's own ----

@@ -37,20 +37,24 @@ class Guests(harness.FolderCase):
         """What the guests' RAM and the engine take, each frame counted once."""
         return (sum(one.ram_kib() for one in guests) + merging.pss_kib(self.merger.process.pid)) * 1024
 
+    def merge(self, guests):
+        """The first once more at the end: what it has in common with the second is known only then."""
+        return [self.merger.ask("guest", "web", one.pid) for one in guests + guests[:1]]
+
     def common_frames(self, guests):
         ram = []
         for one in guests:
             first, last = guest.ram_span(one.pid, guest.MIB)
-            ram.append(set(merging.frames(one.pid, first, (last - first) // merging.PAGE)) - {0})
-        return len(ram[0] & ram[1])
+            ram.append(set(merging.frames(one.pid, first, (last - first) // merging.PAGE)))
+        return len((ram[0] & ram[1]) - {0, merging.zero_frame()})
 
     def test_merged_while_running_they_need_less_and_lose_nothing(self):
         guests = self.start(1, 2)
         before = self.memory_bytes(guests)
-        results = [self.merger.ask("guest", "web", one.pid) for one in guests]
+        results = self.merge(guests)
         after = self.memory_bytes(guests)
         for result in results:
-            self.assertGreater(result.scanned, 40000)
+            self.assertGreater(result.scanned, 30000)
             self.assertEqual(result.limit, 0)
         # What the kernel shows is what was promised; the guests go on writing meanwhile.
         saved = sum(result.saved_bytes for result in results)
@@ -59,17 +63,11 @@ class Guests(harness.FolderCase):
         for one in guests:
             one.await_rounds(5)
         self.assertGreater(self.common_frames(guests), 5000)
-        # What is common to both is so by now in both: twice as much is shared as one alone could.
-        again = [self.merger.ask("guest", "web", one.pid) for one in guests]
-        for one in guests:
-            one.await_rounds(5)
-        self.assertLess(self.memory_bytes(guests), before * 0.75)
-        self.assertLess(again[1].merged, results[1].merged)
+        self.assertLess(self.memory_bytes(guests), before * 0.65)
 
     def test_unmerged_again_each_has_its_own(self):
         guests = self.start(3, 4)
-        for one in guests:
-            self.merger.ask("guest", "web", one.pid)
+        self.merge(guests)
         for one in guests:
             one.await_rounds(2) # a merged page is mapped when it is next read
         self.assertGreater(self.common_frames(guests), 5000)
@@ -82,8 +80,7 @@ class Guests(harness.FolderCase):
 
     def test_a_guest_that_is_killed_leaves_the_other_what_it_has(self):
         guests = self.start(5, 6)
-        for one in guests:
-            self.merger.ask("guest", "web", one.pid)
+        self.merge(guests)
         guests[0].stop()
         guests[1].await_rounds(5)
 
