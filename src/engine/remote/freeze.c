@@ -17,12 +17,19 @@
 #include <sys/wait.h>
 #include <time.h>
 
-#define STOP_NS \
-	20000000 /* a thread that takes longer is in the middle of a long system call that cannot be interrupted */
+#define SPINS 40 /* looks at a thread before we sleep between them */
+#define LOOK_NS 20000
+#define BUSY_NS \
+	2000000 /* longer than this nobody waits for a thread that is in an uninterruptible system call */
+#define STOP_NS 1000000000 /* nor so long for one that is to run, but has got no processor */
 #define REAP_NS 5000000
-#define SWEEPS 50
+#define SWEEP_NS 5000000000
 #define ROUNDS 64 /* of looking for new threads */
 #define EPOLL_PWAIT2 441u
+#define IORING_ENTER_EXT_ARG_FLAG (1u << 3)
+#ifndef PTRACE_GET_RSEQ_CONFIGURATION
+#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#endif
 #define KERNEL_WORKER 0x4010u /* PF_IO_WORKER, PF_USER_WORKER */
 
 /* The kernel's own numbers, which user space does not see except by ptrace */
@@ -66,20 +73,26 @@ static char state_of(pid_t tid, unsigned int *ret_flags)
 	return state;
 }
 
-/* Whom does a thread's status name as its tracer? */
-static pid_t tracer_of(pid_t tid)
+/* A number from a thread's status. @format: with %d. Return: it; 0. */
+__attribute__((format(scanf, 2, 0))) static pid_t number_of(pid_t tid, const char *format)
 {
 	char path[32], line[256];
-	int tracer = 0;
+	int number = 0;
 	FILE *f;
 
 	snprintf(path, sizeof(path), "/proc/%d/status", (int)tid);
 	f = fopen(path, "re");
-	while (f && fgets(line, sizeof(line), f) && sscanf(line, "TracerPid: %d", &tracer) != 1)
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, format, &number) != 1)
 		continue;
 	if (f)
 		fclose(f);
-	return tracer;
+	return number;
+}
+
+/* Whom does a thread's status name as its tracer? */
+static pid_t tracer_of(pid_t tid)
+{
+	return number_of(tid, "TracerPid: %d");
 }
 
 static int why_not(pid_t tid)
@@ -99,33 +112,43 @@ static int why_not(pid_t tid)
 	return tracer > 0 ? -EBUSY : -EPERM;
 }
 
-/* Wait for a seized thread's next stop. Return: 0; 1: not in time; -ESRCH. */
+/*
+ * Wait for a seized thread's next stop. Return: 0; 1: not in time; -ESRCH.
+ * The stop is only looked at (WNOWAIT), and an end is not: what is waited for is forgotten by the kernel, so a signal on its way would be lost
+ * if we died, and a child of our own would be reaped.
+ */
 static int await(struct frozen *thread)
 {
-	int64_t began = now_ns();
-	int status;
+	int64_t began = now_ns(), waited;
+	unsigned int flags;
+	siginfo_t info;
+	char state;
 
 	for (unsigned int turn = 0;; turn++) {
-		pid_t r = waitpid(thread->tid, &status, __WALL | WNOHANG);
+		int r;
 
-		if (r == thread->tid)
+		info.si_pid = 0;
+		r = waitid(P_PID, (id_t)thread->tid, &info, WSTOPPED | WNOHANG | WNOWAIT | __WALL);
+		if (r == 0 && info.si_pid == thread->tid)
 			break;
 		if (r < 0 && errno != EINTR)
 			return -ESRCH;
-		if (turn > 20)
-			sched_yield();
-		if (turn % 16 == 15 && now_ns() - began > STOP_NS)
+		if (turn < SPINS)
+			continue;
+		nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
+		state = state_of(thread->tid, &flags);
+		/* It cannot be waited for before the rest of its process has ended. */
+		if (state == 0 || state == 'Z' || state == 'X')
+			return -ESRCH;
+		waited = now_ns() - began;
+		if (waited > STOP_NS || (waited > BUSY_NS && state == 'D'))
 			return 1;
-	}
-	if (!WIFSTOPPED(status)) {
-		thread->seized = false;
-		return -ESRCH;
 	}
 	thread->stopped = true;
 	/* An event's stop, or that of a signal that is on its way. */
-	thread->signal = status >> 16 ? 0 : WSTOPSIG(status);
-	if (thread->signal == (SIGTRAP | 0x80))
-		thread->signal = 0;
+	thread->signal = info.si_status >> 8 ? 0 : info.si_status;
+	thread->job_stop = info.si_status >> 8 == PTRACE_EVENT_STOP &&
+		(info.si_status & 0xff) != SIGTRAP;
 	return 0;
 }
 
@@ -163,22 +186,36 @@ static bool has_signal(pid_t tid)
 	return false;
 }
 
+/* Does the system call wait until something happens, without a limit of time? */
+static bool waits_forever(const struct user_regs_struct *regs)
+{
+	switch (regs->orig_rax) {
+	case SYS_epoll_wait:
+	case SYS_epoll_pwait:
+		return (int)regs->r10 < 0;
+	case EPOLL_PWAIT2:
+		return regs->r10 == 0;
+	case SYS_rt_sigtimedwait:
+		return regs->rdx == 0;
+	case SYS_io_getevents:
+		return regs->r8 == 0;
+	case SYS_io_uring_enter:
+		return !(regs->r10 & IORING_ENTER_EXT_ARG_FLAG);
+	default:
+		return false;
+	}
+}
+
 /*
- * Most system calls that a stop interrupts are begun anew by the kernel. Those of epoll say EINTR to the program, although there was no
+ * Most system calls that a stop interrupts are begun anew by the kernel. These say EINTR to the program, although there was no
  * signal. One that waits without limit is begun anew by us; one with a limit would wait too long.
  */
 static void begin_anew(struct frozen *thread)
 {
 	struct user_regs_struct *regs = &thread->regs;
-	bool forever = (int)regs->r10 < 0;
 
-	if ((int64_t)regs->rax != -EINTR || thread->signal)
-		return;
-	if (regs->orig_rax == EPOLL_PWAIT2)
-		forever = regs->r10 == 0;
-	else if (regs->orig_rax != SYS_epoll_wait && regs->orig_rax != SYS_epoll_pwait)
-		return;
-	if (!forever || has_signal(thread->tid))
+	if ((int64_t)regs->rax != -EINTR || thread->signal || !waits_forever(regs) ||
+	    has_signal(thread->tid))
 		return;
 	regs->rax = regs->orig_rax;
 	regs->rip -= 2;
@@ -220,8 +257,39 @@ bool thread_let_go(struct frozen *thread)
 	bool done = !thread->stopped ||
 		ptrace(PTRACE_DETACH, thread->tid, NULL, (long)thread->signal) == 0;
 
-	thread->stopped = thread->seized = thread->armed = false;
+	thread->stopped = thread->seized = thread->armed = thread->job_stop = false;
 	return done;
+}
+
+/** struct rseq_place - struct ptrace_rseq_configuration. */
+struct rseq_place {
+	uint64_t pointer;
+	uint32_t size;
+	uint32_t signature;
+	uint32_t flags;
+	uint32_t pad;
+};
+
+/** struct rseq_section - struct rseq_cs. */
+struct rseq_section {
+	uint32_t version;
+	uint32_t flags;
+	uint64_t start;
+	uint64_t len;
+	uint64_t abort;
+};
+
+uint64_t thread_abort_sequence(const struct frozen *thread, int mem, uint64_t rip)
+{
+	struct rseq_place place = { 0 };
+	struct rseq_section section = { 0 };
+	uint64_t at = 0;
+
+	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, sizeof(place), &place) < 0 ||
+	    place.pointer == 0 || pread(mem, &at, 8, (off_t)(place.pointer + 8)) != 8 || at == 0 ||
+	    pread(mem, &section, sizeof(section), (off_t)at) != sizeof(section))
+		return rip;
+	return rip - section.start < section.len ? section.abort : rip;
 }
 
 void thread_fill_stub(const struct frozen *thread, struct stub *stub)
@@ -279,17 +347,20 @@ struct reaper {
 
 /*
  * Reap a thread that has ended. Waiting for an end only would take the stops of traced threads, too, away from await(): so it is
- * looked first.
+ * looked first. A child process of our own is somebody else's to wait for. Return: it has ended.
  */
-static void reap_one(pid_t tid)
+static bool reap_one(pid_t tid)
 {
 	siginfo_t info = { .si_pid = 0 };
 
 	if (waitid(P_PID, (id_t)tid, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) < 0 ||
 	    info.si_pid == 0)
-		return;
-	if (info.si_code == CLD_EXITED || info.si_code == CLD_KILLED || info.si_code == CLD_DUMPED)
+		return false;
+	if (info.si_code != CLD_EXITED && info.si_code != CLD_KILLED && info.si_code != CLD_DUMPED)
+		return false;
+	if (number_of(tid, "Tgid: %d") != tid || number_of(tid, "PPid: %d") != getpid())
 		waitid(P_PID, (id_t)tid, NULL, WEXITED | WNOHANG | __WALL);
+	return true;
 }
 
 static void *reap(void *arg)
@@ -435,31 +506,54 @@ static int seize_new(struct freeze *freeze)
 	return n < 0 ? (errno == ENOENT ? -ESRCH : -errno) : nr_new;
 }
 
+/* Wait for all that are seized. */
+static int await_all(struct freeze *freeze)
+{
+	for (size_t i = 0; i < freeze->nr_threads;) {
+		struct frozen *thread = &freeze->thread[i];
+		int r = !thread->seized ? -ESRCH : thread->stopped ? 0 : await(thread);
+
+		if (r > 0 || thread->job_stop)
+			return -EAGAIN;
+		if (r == 0) {
+			i++;
+			continue;
+		}
+		freeze->surprised |= thread->seized;
+		drop(freeze, thread);
+	}
+	return 0;
+}
+
 static int stop_all(struct freeze *freeze)
 {
 	for (int round = 0; round < ROUNDS; round++) {
 		int nr_new = seize_new(freeze);
+		int r = nr_new < 0 ? nr_new : await_all(freeze);
 
-		if (nr_new < 0)
-			return nr_new;
-		for (size_t i = 0; i < freeze->nr_threads;) {
-			struct frozen *thread = &freeze->thread[i];
-			int r = !thread->seized ? -ESRCH : thread->stopped ? 0 : await(thread);
-
-			if (r > 0)
-				return -EAGAIN;
-			if (r == 0) {
-				i++;
-				continue;
-			}
-			freeze->surprised = true;
-			drop(freeze, thread);
-		}
+		if (r < 0)
+			return r;
 		/* Nobody was running any more when the list was read: nobody can have made a thread since. */
 		if (nr_new == 0)
 			return freeze->nr_threads ? 0 : -ESRCH;
 	}
 	return -EAGAIN;
+}
+
+/* Threads that did not stop in time the last time: until they do, the others go on. */
+static bool is_waited_for(struct freeze *freeze)
+{
+	for (size_t i = 0; i < freeze->nr_threads; i++) {
+		struct frozen *thread = &freeze->thread[i];
+
+		if (!thread->seized)
+			continue;
+		if (await(thread) > 0)
+			return true;
+		if (!thread_let_go(thread))
+			freeze->surprised = true;
+	}
+	return false;
 }
 
 static int arm_all(struct freeze *freeze)
@@ -476,6 +570,7 @@ static int arm_all(struct freeze *freeze)
 		if (r < 0)
 			return r;
 		thread_fill_stub(&freeze->thread[i], &stub[i]);
+		stub[i].rip = thread_abort_sequence(&freeze->thread[i], freeze->mem, stub[i].rip);
 		stub[i].busy = freeze->busy;
 		stub[i].child = 0;
 	}
@@ -503,13 +598,14 @@ static int arm_all(struct freeze *freeze)
 static void sweep(struct freeze *freeze)
 {
 	pid_t self = (pid_t)syscall(SYS_gettid);
+	int64_t began = now_ns();
 	char path[32];
 	bool any = true;
 
 	snprintf(path, sizeof(path), "/proc/%d/task", (int)freeze->pid);
 	for (size_t i = 0; i < freeze->nr_threads; i++)
 		reap_one(freeze->thread[i].tid);
-	for (int turn = 0; any && turn < SWEEPS; turn++) {
+	while (any && now_ns() - began < SWEEP_NS) {
 		struct dirent *entry;
 		DIR *dir = opendir(path);
 
@@ -518,14 +614,15 @@ static void sweep(struct freeze *freeze)
 			struct frozen thread = { .tid = (pid_t)atoi(entry->d_name),
 						 .seized = true };
 
-			if (thread.tid <= 0 || tracer_of(thread.tid) != self)
+			if (thread.tid <= 0 || tracer_of(thread.tid) != self ||
+			    reap_one(thread.tid))
 				continue;
 			any = true;
 			ptrace(PTRACE_INTERRUPT, thread.tid, NULL, NULL);
 			if (await(&thread) == 0)
 				thread_let_go(&thread);
 			else
-				ptrace(PTRACE_DETACH, thread.tid, NULL, NULL);
+				nanosleep(&(struct timespec){ .tv_nsec = LOOK_NS }, NULL);
 		}
 		if (dir)
 			closedir(dir);
@@ -534,14 +631,14 @@ static void sweep(struct freeze *freeze)
 	freeze->nr_threads = 0;
 }
 
-void freeze_end(struct freeze *freeze)
+static void let_all_go(struct freeze *freeze, bool restore)
 {
 	for (size_t i = 0; i < freeze->nr_threads; i++) {
 		struct frozen *thread = &freeze->thread[i];
 
 		if (!thread->stopped)
 			continue;
-		if (thread->armed)
+		if (thread->armed && restore)
 			thread_write(thread, &thread->regs, thread->mask, false);
 		if (!thread_let_go(thread))
 			freeze->surprised = true;
@@ -551,6 +648,16 @@ void freeze_end(struct freeze *freeze)
 		sweep(freeze);
 }
 
+void freeze_end(struct freeze *freeze)
+{
+	let_all_go(freeze, true);
+}
+
+void freeze_leave(struct freeze *freeze)
+{
+	let_all_go(freeze, false);
+}
+
 int freeze_begin(struct freeze *freeze)
 {
 	uint32_t busy = 0;
@@ -558,6 +665,8 @@ int freeze_begin(struct freeze *freeze)
 
 	if (r < 0)
 		return r;
+	if (is_waited_for(freeze))
+		return -EAGAIN;
 	r = stop_all(freeze);
 	if (r == 0)
 		r = arm_all(freeze);

@@ -39,10 +39,15 @@
 
 #define FREEZE_THREADS 1024u
 
-/** struct frozen - one thread. @signal: one that was about to be delivered, and will be */
+/**
+ * struct frozen - one thread.
+ * @signal: one that was about to be delivered, and will be
+ * @job_stop: it stands still for a SIGSTOP or the like, as the whole process does
+ */
 struct frozen {
 	pid_t tid;
 	int signal;
+	bool job_stop;
 	bool seized;
 	bool stopped;
 	bool armed;
@@ -75,7 +80,7 @@ struct freeze {
 
 /**
  * thread_stop() - seize one thread and wait until it stands still.
- * Return: 0; 1 not within a fiftieth of a second: it is seized still, and thread_stop() may be called again; -ESRCH it is gone, or a zombie;
+ * Return: 0; 1 not in time, since it is in a system call that cannot be interrupted: it is seized still, and thread_stop() may be called again; -ESRCH it is gone, or a zombie;
  * -EPERM not permitted, or a kernel worker; -EBUSY somebody else traces it.
  */
 int thread_stop(struct frozen *thread);
@@ -90,18 +95,28 @@ int thread_write(const struct frozen *thread, const struct user_regs_struct *reg
 /** thread_let_go() - detach from a stopped thread. Return: it was one, still; false: it has been killed, or executed. */
 bool thread_let_go(struct frozen *thread);
 
+/**
+ * thread_abort_sequence() - where a stopped thread goes on at if it is made to execute something else first: at @rip, or, if that is within
+ * a restartable sequence, where the sequence is given up.
+ * @mem: /proc/PID/mem
+ */
+uint64_t thread_abort_sequence(const struct frozen *thread, int mem, uint64_t rip);
+
 /** thread_fill_stub() - what @thread needs to restore itself, and the code. */
 void thread_fill_stub(const struct frozen *thread, struct stub *stub);
 
 /**
  * freeze_begin() - stop and arm all threads but the agent. It sets the futex to 1.
- * Return: 0; -EAGAIN a thread did not stop in time, or there are too many: nothing is stopped, try later; -ESRCH the process has ended or has
+ * Return: 0; -EAGAIN a thread did not stop in time, or there are too many, or the process is stopped by SIGSTOP: nothing is stopped, try later; -ESRCH the process has ended or has
  * executed another program; -EPERM; -EBUSY; -EOPNOTSUPP; -ENOMEM.
  */
 int freeze_begin(struct freeze *freeze);
 
 /** freeze_end() - let all go. The agent has set the futex to 0. */
 void freeze_end(struct freeze *freeze);
+
+/** freeze_leave() - let all go, to wait by themselves until the agent sets the futex to 0: as if we had died. */
+void freeze_leave(struct freeze *freeze);
 
 /** freeze_deinit() - wait for threads that did not stop in time, let them go, free the list. The descriptors stay open. */
 void freeze_deinit(struct freeze *freeze);
