@@ -520,7 +520,7 @@ INSIDE static long take_message(struct inside *in, int sock, struct merge_messag
 		const int *fd = (const int *)(const void *)CMSG_DATA(&control.head);
 
 		ret_fd[0] = fd[0];
-		if (hdr.msg_controllen >= CMSG_LEN(2 * sizeof(int)))
+		if (control.head.cmsg_len >= CMSG_LEN(2 * sizeof(int)))
 			ret_fd[1] = fd[1];
 	}
 	return r;
