@@ -10,7 +10,7 @@
  *    replace     equal: mmap(MAP_PRIVATE|MAP_FIXED) of the store over them, locked on fault (mlock2), flags as before
  *                zeros: nothing; a missing anonymous page is one of zeros
  *    put back    different: UFFDIO_MOVE to where they were
- *    let go      the scratch area is emptied; unregister, and wake who waits
+ *    let go      unregister, and wake who waits; later the scratch area is emptied
  *
  * Why no write is lost. To write a page one needs a page table entry, or a reference to the page that was had by one.
  * - Entries: UFFDIO_MOVE clears the entry and flushes it from all processors under the page table's lock. After that whoever
@@ -386,7 +386,14 @@ INSIDE void inside_apply(struct inside *in, const struct merge_batch *batch,
 	if (!(batch->flags & MERGE_NO_LOCK))
 		lock_runs(batch, ret->page);
 	unwatch(in, start, len);
-	call(SYS_madvise, in->scratch, used, MADV_DONTNEED);
+	in->used = used;
+}
+
+INSIDE void inside_tidy(struct inside *in)
+{
+	if (in->used)
+		call(SYS_madvise, in->scratch, in->used, MADV_DONTNEED);
+	in->used = 0;
 }
 
 INSIDE int inside_populate(uint64_t addr, uint64_t len)
@@ -594,6 +601,7 @@ INSIDE static bool serve(struct merge_params *params, struct inside *in, struct 
 		if (msg->op == MERGE_OP_BATCH)
 			let_go(params);
 		call(SYS_sendto, params->sock[0], answer, 8 + answer->nr_pages, MSG_NOSIGNAL);
+		inside_tidy(in);
 	}
 	for (uint32_t i = 0; i < MERGE_SLOTS; i++)
 		if (in->view[i].fd >= 0)
