@@ -106,3 +106,28 @@ bool proc_sees_all_ids(void)
 {
 	return maps_all("/proc/self/uid_map") && maps_all("/proc/self/gid_map");
 }
+
+int proc_birth(pid_t pid, uint64_t *ret)
+{
+	char path[32], line[1024];
+	cleanup_fd int fd = -1;
+	unsigned long long birth;
+	const char *at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+	if (n <= 0)
+		return -ESRCH;
+	line[n] = 0;
+	/* The name may contain anything; what follows its last bracket does not. */
+	at = strrchr(line, ')');
+	if (!at ||
+	    sscanf(at + 1,
+		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+		   &birth) != 1)
+		return -ESRCH;
+	*ret = birth;
+	return 0;
+}

@@ -57,4 +57,10 @@ bool proc_capable(pid_t tid, uint64_t caps);
  */
 bool proc_sees_all_ids(void);
 
+/**
+ * proc_birth() - when a process started, in clock ticks since the machine did.
+ * Return: 0; -ESRCH.
+ */
+int proc_birth(pid_t pid, uint64_t *ret);
+
 #endif
