@@ -407,6 +407,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
 	w->tree->publisher = WORKER_PUBLISHER;
+	w->tree->merger = WORKER_MERGER;
 	return 0;
 }
 
@@ -468,6 +469,7 @@ static int start(struct worker *w)
 	if (r < 0)
 		return r;
 	port_restored(w->tree, w->hello->rules_kept);
+	ksm_restored(w->tree, w->hello->partitions_kept);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

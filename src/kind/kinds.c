@@ -9,5 +9,6 @@ const struct kind *const kinds[] = {
 	&kind_mem,
 	&kind_srv,
 	&kind_port,
+	&kind_ksm,
 	NULL,
 };

@@ -32,13 +32,6 @@ bool port_is_page(const struct port_priv *p);
 void port_fill_open(struct port_open *ret, struct entry *e, const struct request *rq,
 		    unsigned int access);
 
-/**
- * port_send() - hand somebody over to a server, without waiting.
- * @fds: @nr of them, as port_serve.h says
- * Return: 0; -EAGAIN it has enough waiting; -ECONNREFUSED it is gone; -errno.
- */
-int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr);
-
 /** port_pair() - a client's end and its server's, on which only the server can send. Return: 0; -errno. */
 int port_pair(int ret[2]);
 
