@@ -128,15 +128,18 @@ static void dispose(struct merger *m, uid_t uid, int *fd)
 	*fd = -1;
 }
 
-static void start_forget(struct member_watch *w);
+static void start_forget(struct room *room, pid_t pid, uint64_t birth);
 
 static int on_member(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
-	start_forget(ctx);
+	struct member_watch *w = ctx;
+
+	start_forget(w->room, w->pid, w->birth);
+	drop_member(w);
 	return 0;
 }
 
-/* Until it ends; if it has already it is forgotten at once. */
+/* Until it ends; if it has already it is forgotten at once, and so is one of which no more was wanted than to know. */
 static void watch_member(struct job *job)
 {
 	struct room *room = job->room;
@@ -146,6 +149,10 @@ static void watch_member(struct job *job)
 	DL_FOREACH(room->members, w)
 		if (w->pid == job->pid && w->birth == job->birth)
 			return;
+	if (job->flags & MERGER_DRY_RUN) {
+		start_forget(room, job->pid, job->birth);
+		return;
+	}
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return;
@@ -173,8 +180,7 @@ static void job_done(struct aside_job *j)
 	room->state = job->state;
 	if (--room->nr_jobs == 0)
 		__atomic_store_n(&room->live, 0, __ATOMIC_RELAXED);
-	if (!job->forget && job->op == KSM_OP_MERGE && job->answer.done.merged &&
-	    !(job->flags & MERGER_DRY_RUN))
+	if (!job->forget && job->birth)
 		watch_member(job);
 	job->answer.magic = KSM_MAGIC;
 	if (!job->forget)
@@ -210,7 +216,7 @@ static struct job *job_start(struct room *room, const struct job *what)
 	return job;
 }
 
-static void start_forget(struct member_watch *w)
+static void start_forget(struct room *room, pid_t pid, uint64_t birth)
 {
 	struct job job = {
 		.caller = { .uid = getuid(), .pidfd = -1 },
@@ -218,12 +224,10 @@ static void start_forget(struct member_watch *w)
 		.reply = -1,
 		.talk = -1,
 		.forget = true,
-		.pid = w->pid,
-		.birth = w->birth,
+		.pid = pid,
+		.birth = birth,
 	};
-	struct room *room = w->room;
 
-	drop_member(w);
 	job_start(room, &job);
 }
 
@@ -235,6 +239,7 @@ static void answer_state(struct room *room, int reply)
 	if (room->nr_jobs == 0)
 		job_get_state(room, &room->state);
 	answer.state = room->state;
+	answer.state.members = room->nr_members;
 	answer.state.pages_scanned += __atomic_load_n(&room->live, __ATOMIC_RELAXED);
 	answer_to(reply, &answer);
 }

@@ -34,7 +34,6 @@ void job_get_state(struct room *room, struct ksm_state *ret)
 		.pages_unshared = stats.pages_unshared,
 		.pages_scanned = stats.pages_scanned,
 		.pages_skipped = stats.pages_skipped,
-		.members = stats.members,
 		.store_bytes = stats.store_bytes,
 		.index_bytes = stats.index_bytes,
 		.general_profit = stats.general_profit,

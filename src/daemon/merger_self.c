@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/time.h>
 #include <unistd.h>
@@ -103,6 +104,17 @@ static int self_populate(void *arg, uint64_t addr, uint64_t len)
 	return order(arg, &msg, -1);
 }
 
+/*
+ * What is merged is locked: the process's own limit was not made for that. It takes it back itself when it has had our last word, so that
+ * our death changes nothing.
+ */
+static void raise_memlock(pid_t pid)
+{
+	const struct rlimit most = { RLIM_INFINITY, RLIM_INFINITY };
+
+	(void)prlimit(pid, RLIMIT_MEMLOCK, &most, NULL);
+}
+
 /* The first message goes where the answer would, and says where we go on. */
 static int begin(const struct self *self)
 {
@@ -129,6 +141,7 @@ static int begin(const struct self *self)
 	while (n < 0 && errno == EINTR);
 	if (n <= 0)
 		return n == 0 || errno == ECONNRESET ? -ECANCELED : -ETIMEDOUT;
+	raise_memlock(self->job->pid);
 	if (n != 8 || answer.error > 0 || answer.error < -4095)
 		return -EPROTO;
 	return answer.error;

@@ -12,6 +12,7 @@
 #include <pthread.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <kshared/ksm.h>
@@ -317,6 +318,8 @@ int own_serve(int fds[OWN_FDS], struct ksm_answer *ret)
 {
 	struct talk t = { .sock = fds[0] };
 	struct merge_answer hello = { 0 };
+	struct rlimit memlock;
+	bool limited = getrlimit(RLIMIT_MEMLOCK, &memlock) == 0;
 	int r;
 
 	for (uint32_t i = 0; i < MERGE_SLOTS; i++)
@@ -336,6 +339,9 @@ int own_serve(int fds[OWN_FDS], struct ksm_answer *ret)
 		drop_slot(&t, i);
 	if (t.open)
 		merge_self_close(&t.target);
+	/* The merger has raised it, for what is merged. */
+	if (limited && memlock.rlim_cur != RLIM_INFINITY)
+		setrlimit(RLIMIT_MEMLOCK, &memlock);
 	close(t.sock);
 	return r;
 }
