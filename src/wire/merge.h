@@ -56,7 +56,7 @@ struct merge_answer {
 };
 
 enum merge_op {
-	MERGE_OP_HELLO, /* with a descriptor of /dev/userfaultfd, if there is one */
+	MERGE_OP_HELLO, /* a, b, raised: RLIMIT_MEMLOCK as it was; with the engine's pidfd, and one of /dev/userfaultfd if there is one */
 	MERGE_OP_SEGMENT, /* a: slot, b: bytes; with the descriptor */
 	MERGE_OP_BATCH,
 	MERGE_OP_POPULATE, /* a: address, b: bytes: copies of their own for these pages */
@@ -66,13 +66,14 @@ enum merge_op {
 /** struct merge_message - only a batch is sent with more than the head. */
 struct merge_message {
 	uint32_t op;
-	uint32_t zero;
+	uint32_t raised;
 	uint64_t a;
 	uint64_t b;
 	struct merge_batch batch;
 };
 
 #define MERGE_HEAD_SIZE 24u
+#define MERGE_HELLO_MS 5000 /* so long the agent waits for the first one */
 
 /** struct merge_result - what a call did; ksm_result of kshared/ksm.h has the same, with the meaning of each. */
 struct merge_result {

@@ -37,11 +37,12 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/futex.h>
+#include <poll.h>
 #include <stdbool.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
-#include <sys/time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -413,8 +414,7 @@ INSIDE int inside_init(struct inside *in, int device)
 	long r;
 
 	wipe(in, sizeof(*in));
-	in->uffd = -1;
-	in->sock = -1;
+	in->uffd = in->engine = -1;
 	for (uint32_t i = 0; i < MERGE_SLOTS; i++)
 		in->view[i].fd = -1;
 	r = device >= 0 ? call(SYS_ioctl, device, UFFD_IOC_NEW, O_CLOEXEC)
@@ -481,13 +481,17 @@ INSIDE static long take_segment(struct inside *in, const struct merge_message *m
 	return 0;
 }
 
-/* Receive a message and the descriptor that is with it. Return: bytes; 0: the engine has gone; -errno. */
-INSIDE static long take_message(int sock, struct merge_message *msg, int *ret_fd)
+/*
+ * Receive a message and the descriptors that are with it. While none comes, watch whether the engine lives: its end of the socket may
+ * have been inherited by somebody. Return: bytes; 0: the engine has gone; -errno.
+ */
+INSIDE static long take_message(struct inside *in, int sock, struct merge_message *msg, int *ret_fd)
 {
 	union {
 		struct cmsghdr head;
-		unsigned char room[CMSG_SPACE(sizeof(int))];
+		unsigned char room[CMSG_SPACE(2 * sizeof(int))];
 	} control;
+	struct pollfd ready[2];
 	struct iovec iov;
 	struct msghdr hdr;
 	long r;
@@ -499,31 +503,56 @@ INSIDE static long take_message(int sock, struct merge_message *msg, int *ret_fd
 	hdr.msg_iovlen = 1;
 	hdr.msg_control = &control;
 	hdr.msg_controllen = sizeof(control);
-	*ret_fd = -1;
+	ret_fd[0] = ret_fd[1] = -1;
+	ready[0].fd = sock;
+	ready[1].fd = in->engine;
+	ready[0].events = ready[1].events = POLLIN;
 	do {
-		r = call(SYS_recvmsg, sock, &hdr, MSG_CMSG_CLOEXEC);
+		r = call(SYS_poll, ready, 2, in->engine < 0 ? MERGE_HELLO_MS : -1);
+	} while (r == -EINTR);
+	if (r <= 0 || !ready[0].revents)
+		return 0;
+	do {
+		r = call(SYS_recvmsg, sock, &hdr, MSG_CMSG_CLOEXEC | MSG_DONTWAIT);
 	} while (r == -EINTR);
 	if (r > 0 && hdr.msg_controllen >= CMSG_LEN(sizeof(int)) &&
-	    control.head.cmsg_type == SCM_RIGHTS)
-		*ret_fd = *(int *)(void *)CMSG_DATA(&control.head);
+	    control.head.cmsg_type == SCM_RIGHTS) {
+		const int *fd = (const int *)(const void *)CMSG_DATA(&control.head);
+
+		ret_fd[0] = fd[0];
+		if (hdr.msg_controllen >= CMSG_LEN(2 * sizeof(int)))
+			ret_fd[1] = fd[1];
+	}
 	return r;
 }
 
-INSIDE static long carry_out(struct inside *in, struct merge_message *msg, int fd,
+/* The first message: who the engine is, and the limit that is to be set again at the end. */
+INSIDE static long begin(struct inside *in, const struct merge_message *msg, const int *fd)
+{
+	int engine = fd[0];
+	long r = inside_init(in, fd[1]);
+
+	if (fd[1] >= 0)
+		call(SYS_close, fd[1]);
+	in->engine = engine;
+	in->memlock[0] = msg->a;
+	in->memlock[1] = msg->b;
+	in->memlock_raised = msg->raised;
+	return r;
+}
+
+INSIDE static long carry_out(struct inside *in, struct merge_message *msg, const int *fd,
 			     struct merge_answer *ret)
 {
 	long r;
 
 	switch (msg->op) {
 	case MERGE_OP_HELLO:
-		r = inside_init(in, fd);
-		if (fd >= 0)
-			call(SYS_close, fd);
-		return r;
+		return begin(in, msg, fd);
 	case MERGE_OP_SEGMENT:
-		r = take_segment(in, msg, fd);
-		if (r < 0 && fd >= 0)
-			call(SYS_close, fd);
+		r = take_segment(in, msg, fd[0]);
+		if (r < 0 && fd[0] >= 0)
+			call(SYS_close, fd[0]);
 		return r;
 	case MERGE_OP_BATCH:
 		inside_apply(in, &msg->batch, ret);
@@ -550,17 +579,12 @@ INSIDE static bool serve(struct merge_params *params, struct inside *in, struct 
 			 struct merge_answer *answer)
 {
 	bool told = false;
-	int fd;
+	int fd[2];
 
-	while (take_message(params->sock[0], msg, &fd) > 0) {
+	while (take_message(in, params->sock[0], msg, fd) > 0) {
 		if (params->sock[1] >= 0) {
-			struct timeval forever;
-
 			call(SYS_close, params->sock[1]);
 			params->sock[1] = -1;
-			wipe(&forever, sizeof(forever));
-			call(SYS_setsockopt, params->sock[0], SOL_SOCKET, SO_RCVTIMEO, &forever,
-			     sizeof(forever));
 		}
 		told = msg->op == MERGE_OP_END;
 		if (told)
@@ -575,6 +599,8 @@ INSIDE static bool serve(struct merge_params *params, struct inside *in, struct 
 		if (in->view[i].fd >= 0)
 			call(SYS_munmap, in->view[i].base, in->view[i].size);
 	inside_deinit(in);
+	if (in->memlock_raised)
+		call(SYS_setrlimit, RLIMIT_MEMLOCK, in->memlock);
 	return told;
 }
 
@@ -584,22 +610,15 @@ INSIDE static void merge_inside_agent(struct merge_params *params)
 	struct merge_message *msg = (struct merge_message *)(in + 1);
 	struct merge_answer *answer = (struct merge_answer *)(msg + 1);
 	uint64_t area = params->area, len = params->area_len;
-	struct timeval hello;
 	long r;
 
 	/* A table of descriptors of our own, without the process's. */
 	r = call(SYS_close_range, 0, ~0u, 2 /* CLOSE_RANGE_UNSHARE */);
 	if (r == 0)
 		r = call(SYS_socketpair, AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, params->sock);
-	in->uffd = -1;
+	in->uffd = in->engine = -1;
 	for (uint32_t i = 0; i < MERGE_SLOTS; i++)
 		in->view[i].fd = -1;
-	if (r == 0) {
-		hello.tv_sec = 5;
-		hello.tv_usec = 0;
-		call(SYS_setsockopt, params->sock[0], SOL_SOCKET, SO_RCVTIMEO, &hello,
-		     sizeof(hello));
-	}
 	params->error = (int32_t)r;
 	__atomic_store_n(&params->state, r < 0 ? MERGE_STATE_FAILED : MERGE_STATE_READY,
 			 __ATOMIC_RELEASE);

@@ -24,11 +24,16 @@ struct inside_view {
  * struct inside - all state of one who replaces pages; one thread at a time.
  * @uffd: a userfaultfd of this process that sees the kernel's faults, too
  * @scratch: MERGE_BATCH_PAGES pages, registered with it, empty between batches
+ * @engine: a pidfd of whoever works on this process from outside; -1: nobody
+ * @memlock: RLIMIT_MEMLOCK as it was, to be set again if @memlock_raised
  * @reserve: as many, never touched: to find out whether so much can be locked
  */
 struct inside {
 	int uffd;
-	int sock;
+	int engine;
+	uint32_t memlock_raised;
+	uint32_t zero;
+	uint64_t memlock[2];
 	uint64_t scratch;
 	uint64_t reserve;
 	struct inside_view view[MERGE_SLOTS];

@@ -12,15 +12,18 @@
 #include <linux/sched.h>
 #include <poll.h>
 #include <sched.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <time.h>
 
 #define STACK_SIZE 65536u
 #define READY_MS 4000
+#define ANSWER_MS 2000
 #define FREEZE_TRIES 20
 #define KILLED 0x404u /* PF_SIGNALED, PF_EXITING */
 #define PIDFD_THREAD_FLAG O_EXCL
@@ -86,6 +89,21 @@ static bool is_ending(const struct agent *agent)
 	if (f)
 		fclose(f);
 	return state == 0 || (flags & KILLED) || pending_kill(agent->pid);
+}
+
+/* Does the whole process stand still, by SIGSTOP or the like? */
+static bool is_stopped(const struct agent *agent)
+{
+	char path[32], line[256], state = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/status", (int)agent->pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f) && sscanf(line, "State: %c", &state) != 1)
+		continue;
+	if (f)
+		fclose(f);
+	return state == 'T';
 }
 
 /* The agent is no more: with the process, or because it executed another program. */
@@ -227,7 +245,9 @@ static int open_files(struct agent *agent)
 	/* The number of its filters' mode: 2. */
 	if (status_of(path, "Seccomp") > 0)
 		return -EOPNOTSUPP;
-	return is_alive(agent) ? 0 : -ESRCH;
+	if (!is_alive(agent))
+		return -ESRCH;
+	return is_stopped(agent) ? -EAGAIN : 0;
 }
 
 /*
@@ -241,21 +261,97 @@ static void hurry(pid_t tid, bool on)
 	sched_setscheduler(tid, (on ? SCHED_RR : SCHED_OTHER) | SCHED_RESET_ON_FORK, &param);
 }
 
-/* What is merged is locked: the process's own limit was not made for that. */
-static void raise_memlock(struct agent *agent)
+static int send_message(struct agent *agent, const struct merge_message *msg, const int *fd,
+			unsigned int nr_fds)
 {
-	struct rlimit most = { RLIM_INFINITY, RLIM_INFINITY };
+	struct iovec iov = { .iov_base = (void *)(uintptr_t)msg,
+			     .iov_len = msg->op == MERGE_OP_BATCH ? sizeof(*msg)
+								  : MERGE_HEAD_SIZE };
+	union {
+		struct cmsghdr head;
+		unsigned char room[CMSG_SPACE(2 * sizeof(int))];
+	} control = { 0 };
+	struct msghdr hdr = { .msg_iov = &iov, .msg_iovlen = 1 };
 
-	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &agent->memlock) == 0 &&
-	    agent->memlock.rlim_cur != RLIM_INFINITY)
-		agent->memlock_raised = prlimit(agent->pid, RLIMIT_MEMLOCK, &most, NULL) == 0;
+	if (nr_fds) {
+		hdr.msg_control = &control;
+		hdr.msg_controllen = CMSG_SPACE(nr_fds * sizeof(int));
+		control.head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(nr_fds * sizeof(int)),
+						 .cmsg_level = SOL_SOCKET,
+						 .cmsg_type = SCM_RIGHTS };
+		memcpy(CMSG_DATA(&control.head), fd, nr_fds * sizeof(int));
+	}
+	while (sendmsg(agent->sock, &hdr, MSG_NOSIGNAL) < 0)
+		if (errno != EINTR)
+			return gone(agent);
+	return 0;
+}
+
+/* Return: 0; 1: there is none within @timeout_ms; -errno. */
+static int receive(struct agent *agent, int timeout_ms, struct merge_answer *ret)
+{
+	struct pollfd ready = { .fd = agent->sock, .events = POLLIN };
+	ssize_t n;
+	int r;
+
+	do {
+		r = poll(&ready, 1, timeout_ms);
+	} while (r < 0 && errno == EINTR);
+	if (r == 0)
+		return 1;
+	do {
+		n = recv(agent->sock, ret, sizeof(*ret), 0);
+	} while (n < 0 && errno == EINTR);
+	if (n < 8 || ret->nr_pages > MERGE_BATCH_PAGES || (size_t)n < 8 + (size_t)ret->nr_pages)
+		return n > 0 ? -EPROTO : gone(agent);
+	return 0;
+}
+
+/* A message and its answer, while the process runs. It may be stopped (SIGSTOP), and its agent with it: that is not waited for. */
+static int exchange(struct agent *agent, const struct merge_message *msg, const int *fd,
+		    unsigned int nr_fds, struct merge_answer *ret)
+{
+	int r = send_message(agent, msg, fd, nr_fds);
+
+	if (r < 0)
+		return r;
+	do {
+		r = receive(agent, ANSWER_MS, ret);
+	} while (r > 0 && !is_stopped(agent));
+	agent->left = r > 0;
+	return r > 0 ? -EAGAIN : r;
+}
+
+/*
+ * What is merged is locked: the process's own limit was not made for that. The agent sets it back at its end, so it is
+ * told first.
+ */
+static int greet(struct agent *agent, int device)
+{
+	struct merge_message hello = { .op = MERGE_OP_HELLO };
+	struct rlimit most = { RLIM_INFINITY, RLIM_INFINITY }, old;
+	struct merge_answer answer;
+	int fd[2] = { (int)syscall(SYS_pidfd_open, getpid(), 0), device }, r;
+
+	if (fd[0] < 0)
+		return -errno;
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &old) == 0 && old.rlim_cur != RLIM_INFINITY) {
+		hello.raised = 1;
+		hello.a = old.rlim_cur;
+		hello.b = old.rlim_max;
+	}
+	r = exchange(agent, &hello, fd, device < 0 ? 1 : 2, &answer);
+	close(fd[0]);
+	if (r == 0)
+		r = answer.error;
+	if (r == 0 && hello.raised)
+		prlimit(agent->pid, RLIMIT_MEMLOCK, &most, NULL);
+	return r;
 }
 
 int agent_start(struct agent *agent, pid_t pid, int pidfd, const struct agent_code *code,
 		int device)
 {
-	const struct merge_message hello = { .op = MERGE_OP_HELLO };
-	struct merge_answer answer;
 	struct inject inject;
 	pid_t inner = 0;
 	uint64_t params;
@@ -279,11 +375,8 @@ int agent_start(struct agent *agent, pid_t pid, int pidfd, const struct agent_co
 		r = agent->freeze.agent < 0 ? -ESRCH : meet(agent, params);
 	}
 	if (r == 0) {
-		raise_memlock(agent);
 		hurry(agent->freeze.agent, true);
-		r = agent_ask(agent, &hello, device, false, &answer);
-		if (r == 0)
-			r = answer.error;
+		r = greet(agent, device);
 	}
 	if (r < 0 && r != -ENOMEM && is_ending(agent))
 		r = -ESRCH;
@@ -292,86 +385,61 @@ int agent_start(struct agent *agent, pid_t pid, int pidfd, const struct agent_co
 	return r;
 }
 
-static int send_message(struct agent *agent, const struct merge_message *msg, int fd)
-{
-	struct iovec iov = { .iov_base = (void *)(uintptr_t)msg,
-			     .iov_len = msg->op == MERGE_OP_BATCH ? sizeof(*msg)
-								  : MERGE_HEAD_SIZE };
-	union {
-		struct cmsghdr head;
-		unsigned char room[CMSG_SPACE(sizeof(int))];
-	} control = { 0 };
-	struct msghdr hdr = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (fd >= 0) {
-		hdr.msg_control = &control;
-		hdr.msg_controllen = sizeof(control);
-		control.head = (struct cmsghdr){ .cmsg_len = CMSG_LEN(sizeof(int)),
-						 .cmsg_level = SOL_SOCKET,
-						 .cmsg_type = SCM_RIGHTS };
-		memcpy(CMSG_DATA(&control.head), &fd, sizeof(fd));
-	}
-	while (sendmsg(agent->sock, &hdr, MSG_NOSIGNAL) < 0)
-		if (errno != EINTR)
-			return -errno;
-	return 0;
-}
-
-static int receive(struct agent *agent, struct merge_answer *ret)
-{
-	ssize_t n;
-
-	do {
-		n = recv(agent->sock, ret, sizeof(*ret), 0);
-	} while (n < 0 && errno == EINTR);
-	if (n < 8 || ret->nr_pages > MERGE_BATCH_PAGES || (size_t)n < 8 + (size_t)ret->nr_pages)
-		return n > 0 ? -EPROTO : gone(agent);
-	return 0;
-}
-
 static int freeze_all(struct agent *agent)
 {
 	int r = -EAGAIN;
 
-	for (int i = 0; i < FREEZE_TRIES && r == -EAGAIN; i++) {
+	for (int i = 0; i < FREEZE_TRIES && r == -EAGAIN && !(i && is_stopped(agent)); i++) {
 		if (i)
-			rest(1000000);
+			rest(1000000l << (i < 6 ? i : 6));
 		r = freeze_begin(&agent->freeze);
 	}
 	return r == -ESRCH || (r < 0 && is_ending(agent)) ? gone(agent) : r;
 }
 
-int agent_ask(struct agent *agent, const struct merge_message *msg, int fd, bool frozen,
-	      struct merge_answer *ret)
+/* A batch, with the other threads standing still. */
+static int ask_frozen(struct agent *agent, const struct merge_message *msg,
+		      struct merge_answer *ret)
 {
-	int policy = frozen ? sched_getscheduler(0) : -1;
-	int64_t began;
+	int64_t began = now_ns();
 	uint64_t step;
-	int r = 0;
+	int r = freeze_all(agent);
 
-	if (policy == SCHED_OTHER)
-		hurry(0, true);
-	began = now_ns();
-	if (frozen)
-		r = freeze_all(agent);
-	if (r < 0) {
-		if (policy == SCHED_OTHER)
-			hurry(0, false);
+	if (r < 0)
 		return r;
-	}
-	r = send_message(agent, msg, fd);
+	r = send_message(agent, msg, NULL, 0);
 	if (r == 0)
-		r = receive(agent, ret);
-	else
-		r = gone(agent);
-	if (!frozen)
-		return r;
+		r = receive(agent, ANSWER_MS, ret);
+	if (r > 0) {
+		/* The agent has been stopped (SIGSTOP), or starves. Its process's threads need not wait for us as well. */
+		freeze_leave(&agent->freeze);
+		agent->left = true;
+		return -EAGAIN;
+	}
 	freeze_end(&agent->freeze);
 	step = (uint64_t)(now_ns() - began) / AGENT_FREEZE_STEP_NS;
 	agent->freeze_steps[step < AGENT_FREEZE_STEPS ? step : AGENT_FREEZE_STEPS - 1]++;
 	agent->nr_freezes++;
+	return r;
+}
+
+int agent_ask(struct agent *agent, const struct merge_message *msg, int fd, bool frozen,
+	      struct merge_answer *ret)
+{
+	int policy = frozen ? sched_getscheduler(0) : -1, r;
+
+	if (agent->sock < 0)
+		return -EAGAIN;
+	if (policy == SCHED_OTHER)
+		hurry(0, true);
+	r = frozen ? ask_frozen(agent, msg, ret) : exchange(agent, msg, &fd, fd >= 0 ? 1 : 0, ret);
 	if (policy == SCHED_OTHER)
 		hurry(0, false);
+	/* What it answers later would be taken for the answer to something else. */
+	if (r == -EAGAIN && agent->left) {
+		close(agent->sock);
+		agent->sock = -1;
+	}
 	return r;
 }
 
@@ -395,13 +463,13 @@ void agent_stop(struct agent *agent)
 
 	freeze_deinit(&agent->freeze);
 	if (agent->sock >= 0) {
-		send_message(agent, &end, -1);
+		send_message(agent, &end, NULL, 0);
 		close(agent->sock);
 	}
-	if (agent->memlock_raised)
-		prlimit(agent->pid, RLIMIT_MEMLOCK, &agent->memlock, NULL);
 	if (agent->stub && (agent->freeze.agent <= 0 || has_ended(agent)))
 		inject_clear(agent->freeze.mem, agent->stub);
+	else if (agent->stub)
+		inject_disown(agent->freeze.mem, agent->stub);
 	if (agent->freeze.mem >= 0)
 		close(agent->freeze.mem);
 	if (agent->freeze.task >= 0)

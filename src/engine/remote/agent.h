@@ -4,15 +4,16 @@
  *
  * The agent is code that refers to nothing outside itself, given by the caller. It is put into memory made for it, and
  * run by a thread that one of the process's threads is made to create (PTRACE_SEIZE, one stop, a few system calls). It blocks all signals,
- * has a table of descriptors of its own, and talks to us by a socket. We do not trace it: if we die it finds its socket closed
- * and ends by itself. It is seen in /proc/PID/task, in the number of threads, and in the mappings, while it lives.
+ * has a table of descriptors of its own, and talks to us by a socket. We do not trace it: if we die it finds its socket closed,
+ * or by a pidfd that we have ended, and ends by itself. It is seen in /proc/PID/task, in the number of threads, and in the mappings, while it lives.
  *
  * Killed at any instruction, we leave the process running:
  *    while the thread executes for us   it restores itself (stub.S); what was mapped stays mapped
  *    before the agent has heard of us   it waits five seconds for the first message, then ends
  *    afterwards                         its socket closes; a batch that it has is carried out first (freeze.h)
  * In these cases it leaves its memory mapped (under 700 KiB, most of it never touched), since a thread may be restoring
- * itself from there, and the vdso's unused end holds our stub. Told to end, it leaves nothing; a raised RLIMIT_MEMLOCK is set back.
+ * itself from there, and the vdso's unused end holds our stub. Told to end, it leaves nothing. A raised RLIMIT_MEMLOCK is set back by the agent
+ * in any case.
  *
  * A process has one agent at most. Not for 32-bit programs, nor for those under a seccomp filter, which might kill
  * them for our system calls. All calls from the thread that called agent_start().
@@ -21,7 +22,6 @@
 #define KSHARED_ENGINE_AGENT_H
 
 #include <engine/remote/freeze.h>
-#include <sys/resource.h>
 #include <wire/merge.h>
 
 /**
@@ -42,7 +42,7 @@ struct agent_code {
  * struct agent - while it lives.
  * @stub: address of our stub in the vdso
  * @area, @area_len: its memory
- * @memlock: the limit as it was
+ * @left: it has not answered in time, and works on by itself: nothing more can be asked
  * @freeze_steps: how many freezes took how many times AGENT_FREEZE_STEP_NS; the last counts all longer ones
  */
 struct agent {
@@ -53,8 +53,7 @@ struct agent {
 	uint64_t stub;
 	uint64_t area;
 	uint64_t area_len;
-	bool memlock_raised;
-	struct rlimit memlock;
+	bool left;
 	uint64_t nr_freezes;
 	uint32_t freeze_steps[AGENT_FREEZE_STEPS];
 };
@@ -75,7 +74,7 @@ int agent_start(struct agent *agent, pid_t pid, int pidfd, const struct agent_co
  * @fd: to be sent along; -1: none
  * @frozen: with the process's other threads standing still
  * Return: 0, and @ret->error is what the agent says; -ESRCH the process has ended; -EAGAIN it has executed another program, or could
- * not be stopped; -EPERM; -EBUSY; -ENOMEM.
+ * not be stopped, or is stopped (SIGSTOP), then also while it had been asked: what it was asked for is done when it goes on; -EPERM; -EBUSY; -ENOMEM.
  */
 int agent_ask(struct agent *agent, const struct merge_message *msg, int fd, bool frozen,
 	      struct merge_answer *ret);

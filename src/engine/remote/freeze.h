@@ -29,26 +29,15 @@
 #ifndef KSHARED_ENGINE_FREEZE_H
 #define KSHARED_ENGINE_FREEZE_H
 
-#include <engine/remote/stub.h>
-#include <signal.h>
+#include <engine/remote/thread.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 #include <sys/types.h>
-#include <sys/user.h>
 
 #define FREEZE_THREADS 1024u
 
-/** struct frozen - one thread. @signal: one that was about to be delivered, and will be */
-struct frozen {
-	pid_t tid;
-	int signal;
-	bool seized;
-	bool stopped;
-	bool armed;
-	uint64_t mask;
-	struct user_regs_struct regs;
-};
+struct reaper;
 
 /**
  * struct freeze - the threads of a process.
@@ -74,34 +63,17 @@ struct freeze {
 };
 
 /**
- * thread_stop() - seize one thread and wait until it stands still.
- * Return: 0; 1 not within a fiftieth of a second: it is seized still, and thread_stop() may be called again; -ESRCH it is gone, or a zombie;
- * -EPERM not permitted, or a kernel worker; -EBUSY somebody else traces it.
- */
-int thread_stop(struct frozen *thread);
-
-/** thread_read() - registers and signal mask of a stopped thread. Return: 0; -ESRCH; -EOPNOTSUPP a 32-bit program. */
-int thread_read(struct frozen *thread);
-
-/** thread_write() - give a stopped thread the registers and the mask. Registers first if @first, else last. Return: 0; -ESRCH. */
-int thread_write(const struct frozen *thread, const struct user_regs_struct *regs, uint64_t mask,
-		 bool first);
-
-/** thread_let_go() - detach from a stopped thread. Return: it was one, still; false: it has been killed, or executed. */
-bool thread_let_go(struct frozen *thread);
-
-/** thread_fill_stub() - what @thread needs to restore itself, and the code. */
-void thread_fill_stub(const struct frozen *thread, struct stub *stub);
-
-/**
  * freeze_begin() - stop and arm all threads but the agent. It sets the futex to 1.
- * Return: 0; -EAGAIN a thread did not stop in time, or there are too many: nothing is stopped, try later; -ESRCH the process has ended or has
+ * Return: 0; -EAGAIN a thread did not stop in time, or there are too many, or the process is stopped by SIGSTOP: nothing is stopped, try later; -ESRCH the process has ended or has
  * executed another program; -EPERM; -EBUSY; -EOPNOTSUPP; -ENOMEM.
  */
 int freeze_begin(struct freeze *freeze);
 
 /** freeze_end() - let all go. The agent has set the futex to 0. */
 void freeze_end(struct freeze *freeze);
+
+/** freeze_leave() - let all go, to wait by themselves until the agent sets the futex to 0: as if we had died. */
+void freeze_leave(struct freeze *freeze);
 
 /** freeze_deinit() - wait for threads that did not stop in time, let them go, free the list. The descriptors stay open. */
 void freeze_deinit(struct freeze *freeze);

@@ -19,17 +19,16 @@
 #define TRIES 50
 #define VDSO_MAX 65536u
 
-#ifndef PTRACE_GET_RSEQ_CONFIGURATION
-#define PTRACE_GET_RSEQ_CONFIGURATION 0x420f
+#ifndef PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG
+#define PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG 0x4211
 #endif
 
-/** struct rseq_place - struct ptrace_rseq_configuration. */
-struct rseq_place {
-	uint64_t pointer;
-	uint32_t size;
-	uint32_t signature;
-	uint32_t flags;
-	uint32_t pad;
+/** struct dispatch - struct ptrace_sud_config: system calls that are given to a handler of the program's. */
+struct dispatch {
+	uint64_t mode;
+	uint64_t selector;
+	uint64_t offset;
+	uint64_t len;
 };
 
 static uint64_t owner_of(pid_t pid)
@@ -41,28 +40,40 @@ static uint64_t owner_of(pid_t pid)
 	return (uint64_t)pid << 32 | (uint32_t)birth;
 }
 
+/* Where the vdso is. A process that is about to execute another program has none for a moment. Return: 0; -ESRCH; -EOPNOTSUPP. */
+static int find_vdso(pid_t pid, unsigned long *start, unsigned long *end)
+{
+	char path[32], line[512];
+
+	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
+	for (int i = 0; i < TRIES; i++) {
+		FILE *f = fopen(path, "re");
+		bool found = false;
+
+		if (!f)
+			return -ESRCH;
+		while (!found && fgets(line, sizeof(line), f))
+			found = strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", start, end) == 2;
+		fclose(f);
+		if (found)
+			return 0;
+		usleep(1000);
+	}
+	return -EOPNOTSUPP;
+}
+
 /* Where the stub can be; or is, since somebody died (then 1 is returned) or is at work. */
 static int find_place(pid_t pid, int mem, uint64_t *ret)
 {
-	char path[32], line[512];
 	unsigned long start = 0, end = 0;
 	cleanup_free unsigned char *text = malloc(VDSO_MAX);
 	size_t size, used;
-	FILE *f;
+	int r = text ? find_vdso(pid, &start, &end) : -ENOMEM;
 
-	snprintf(path, sizeof(path), "/proc/%d/maps", (int)pid);
-	f = fopen(path, "re");
-	if (!f || !text) {
-		if (f)
-			fclose(f);
-		return text ? -ESRCH : -ENOMEM;
-	}
-	while (fgets(line, sizeof(line), f))
-		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &start, &end) == 2)
-			break;
-	fclose(f);
+	if (r < 0)
+		return r;
 	size = end - start;
-	if (start == 0 || size > VDSO_MAX)
+	if (size > VDSO_MAX)
 		return -EOPNOTSUPP;
 	if (pread(mem, text, size, (off_t)start) != (ssize_t)size)
 		return -EAGAIN;
@@ -80,39 +91,56 @@ static int find_place(pid_t pid, int mem, uint64_t *ret)
 	return 0;
 }
 
-/* In a restartable sequence a thread must not be made to do anything else: the kernel would forget that it was. */
-static bool in_sequence(const struct frozen *thread, int mem)
+static bool is_dispatched(pid_t tid)
 {
-	struct rseq_place place = { 0 };
-	uint64_t sequence = 0;
+	struct dispatch dispatch = { 0 };
 
-	if (ptrace(PTRACE_GET_RSEQ_CONFIGURATION, thread->tid, sizeof(place), &place) < 0 ||
-	    place.pointer == 0)
-		return false;
-	return pread(mem, &sequence, 8, (off_t)(place.pointer + 8)) != 8 || sequence != 0;
+	return ptrace(PTRACE_GET_SYSCALL_USER_DISPATCH_CONFIG, tid, sizeof(dispatch), &dispatch) ==
+		0 &&
+		dispatch.mode != 0;
 }
 
 /* Stop a thread that is fit for it. Return: 0; 1: it is not, now. */
 static int take_thread(struct inject *inject, pid_t tid)
 {
+	struct frozen *thread = &inject->thread;
 	int r;
 
-	inject->thread = (struct frozen){ .tid = tid };
-	r = thread_stop(&inject->thread);
-	while (r > 0)
-		r = thread_stop(&inject->thread);
+	*thread = (struct frozen){ .tid = tid };
+	do {
+		r = thread_stop(thread);
+	} while (r > 0);
 	if (r == 0)
-		r = thread_read(&inject->thread);
-	if (r < 0) {
-		thread_let_go(&inject->thread);
-		return r;
-	}
-	/* A signal on its way would be delivered to the stub; and in a stop of the whole process nothing is executed. */
-	if (inject->thread.signal || in_sequence(&inject->thread, inject->mem)) {
-		thread_let_go(&inject->thread);
-		return 1;
-	}
-	return 0;
+		r = thread_read(thread);
+	if (r == 0 && is_dispatched(tid))
+		r = -EOPNOTSUPP;
+	/*
+	 * A signal on its way would be delivered to the stub; in a stop of the whole process nothing is executed; and of a restartable sequence the
+	 * kernel would forget that the thread was in it.
+	 */
+	if (r == 0 &&
+	    (thread->signal || thread->job_stop ||
+	     thread_abort_sequence(thread, inject->mem, thread->regs.rip) != thread->regs.rip))
+		r = 1;
+	if (r)
+		thread_let_go(thread);
+	return r;
+}
+
+/* Is it in a system call that cannot be interrupted? Then it could not be let go either. */
+static bool is_stuck(pid_t pid, const char *tid)
+{
+	char path[64], line[512];
+	const char *at = NULL;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%d/task/%.16s/stat", (int)pid, tid);
+	f = fopen(path, "re");
+	if (f && fgets(line, sizeof(line), f))
+		at = strrchr(line, ')');
+	if (f)
+		fclose(f);
+	return at && at[1] == ' ' && at[2] == 'D';
 }
 
 static int take_any_thread(struct inject *inject)
@@ -129,7 +157,7 @@ static int take_any_thread(struct inject *inject)
 
 		if (tid <= 0)
 			continue;
-		r = take_thread(inject, tid);
+		r = is_stuck(inject->pid, entry->d_name) ? 1 : take_thread(inject, tid);
 		if (r == 0 || r == -EBUSY || r == -EOPNOTSUPP)
 			break;
 	}
@@ -197,22 +225,21 @@ int inject_begin(struct inject *inject, pid_t pid, int mem)
 	return 0;
 }
 
-/* Let the thread run to its next stop of kind @event: a system call's (0), or an event's. */
+/* Let the thread run to its next stop of a kind: a system call's, or the one that was asked for. */
 static int run_to(struct inject *inject, int request, bool call)
 {
-	int status;
+	siginfo_t info;
 
 	for (;;) {
 		if (ptrace(request, inject->thread.tid, NULL, NULL) < 0)
 			return -ESRCH;
-		while (waitpid(inject->thread.tid, &status, __WALL) < 0)
-			if (errno != EINTR)
+		while (waitid(P_PID, (id_t)inject->thread.tid, &info, WSTOPPED | __WALL) < 0)
+			if (errno != EINTR) {
+				inject->thread.stopped = inject->thread.seized = false;
 				return -ESRCH;
-		if (!WIFSTOPPED(status)) {
-			inject->thread.stopped = inject->thread.seized = false;
-			return -ESRCH;
-		}
-		if (call ? WSTOPSIG(status) == (SIGTRAP | 0x80) : status >> 16 == PTRACE_EVENT_STOP)
+			}
+		if (call ? info.si_status == (SIGTRAP | 0x80)
+			 : info.si_status >> 8 == PTRACE_EVENT_STOP)
 			return 0;
 	}
 }
@@ -222,7 +249,7 @@ int inject_call(struct inject *inject, unsigned int entry, long nr, const uint64
 {
 	struct user_regs_struct regs = inject->thread.regs;
 	struct iovec iov = { .iov_base = &regs, .iov_len = sizeof(regs) };
-	int r;
+	int r = 0;
 
 	regs.rip = inject->stub + entry;
 	regs.orig_rax = (uint64_t)-1;
@@ -236,9 +263,8 @@ int inject_call(struct inject *inject, unsigned int entry, long nr, const uint64
 	regs.r12 = child;
 	if (thread_write(&inject->thread, &regs, ~0ull, true) < 0)
 		return -ESRCH;
-	/* Its beginning, then its end. */
-	r = run_to(inject, PTRACE_SYSCALL, true);
-	if (r == 0)
+	/* Its beginning, then its end; making a thread takes two calls. */
+	for (int i = 0; r == 0 && i < (entry == STUB_CLONE ? 4 : 2); i++)
 		r = run_to(inject, PTRACE_SYSCALL, true);
 	if (r == 0 && ptrace(PTRACE_GETREGSET, inject->thread.tid, 1 /* NT_PRSTATUS */, &iov) < 0)
 		r = -ESRCH;
@@ -259,6 +285,14 @@ void inject_end(struct inject *inject)
 	    run_to(inject, PTRACE_CONT, false) == 0)
 		thread_write(thread, &thread->regs, thread->mask, false);
 	thread_let_go(thread);
+}
+
+void inject_disown(int mem, uint64_t stub)
+{
+	static const uint64_t nobody;
+
+	if (pwrite(mem, &nobody, sizeof(nobody), (off_t)(stub + STUB_OWNER)) < 0)
+		return;
 }
 
 void inject_clear(int mem, uint64_t stub)

@@ -39,6 +39,9 @@ int inject_call(struct inject *inject, unsigned int entry, long nr, const uint64
 /** inject_end() - the thread goes on as if nothing had been. The stub stays. */
 void inject_end(struct inject *inject);
 
+/** inject_disown() - the stub stays, since somebody may be executing it: who comes next looks whether that is so. */
+void inject_disown(int mem, uint64_t stub);
+
 /** inject_clear() - take the stub away, when nobody can be executing it any more. */
 void inject_clear(int mem, uint64_t stub);
 

@@ -17,13 +17,26 @@
 	.type stub_code, @object
 stub_code:
 	.asciz "kshared"
-	.set data, stub_code + 320
+	.set data, stub_code + 400
 
 	.org stub_code + 16	/* STUB_CALL */
 	syscall
 	jmp restore
 
-	.org stub_code + 32	/* STUB_CLONE */
+	.org stub_code + 32	/* STUB_CLONE: all signals are blocked first; the thread begins so */
+	mov %rdi, %rbx
+	mov %rsi, %rbp
+	mov $2, %edi		/* SIG_SETMASK */
+	lea all(%rip), %rsi
+	mov $0, %edx
+	mov $8, %r10d
+	mov $14, %eax		/* rt_sigprocmask */
+	syscall
+	mov %rbx, %rdi
+	mov %rbp, %rsi
+	mov $0, %r10d
+	mov $0, %r8d
+	mov $56, %eax		/* clone */
 	syscall
 	test %eax, %eax
 	jnz restore
@@ -31,7 +44,7 @@ stub_code:
 	call *data+40(%rip)
 	ud2
 
-	.org stub_code + 64	/* STUB_PARK */
+	.org stub_code + 128	/* STUB_PARK */
 park:
 	mov data+32(%rip), %rdi
 	mov (%rdi), %edx
@@ -43,7 +56,7 @@ park:
 	syscall
 	jmp park
 
-	.org stub_code + 112	/* STUB_BYE */
+	.org stub_code + 176	/* STUB_BYE */
 	mov $11, %eax		/* munmap */
 	syscall
 	mov $0, %edi
@@ -51,7 +64,17 @@ park:
 	syscall
 	ud2
 
+all:
+	.quad -1
+
 restore:
+	/* A signal in the next few instructions would find no stack. */
+	mov $2, %edi
+	lea all(%rip), %rsi
+	mov $0, %edx
+	mov $8, %r10d
+	mov $14, %eax
+	syscall
 	lea data+16(%rip), %rsp
 	popfq
 	mov data+8(%rip), %rsp
@@ -79,7 +102,7 @@ restore:
 	mov data+48(%rip), %rax
 	jmp *data(%rip)
 
-	.org stub_code + 320
+	.org stub_code + 400
 	.size stub_code, . - stub_code
 #endif
 	.section .note.GNU-stack, "", @progbits

@@ -8,7 +8,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define STUB_CODE 320u /* bytes of code before the data */
+#define STUB_CODE 400u /* bytes of code before the data */
 
 /**
  * struct stub - the code, and the state to which it brings the thread that runs it.
@@ -50,9 +50,9 @@ _Static_assert(offsetof(struct stub, r15) == STUB_CODE + 160, "stub.S");
 
 /* Entries, in bytes from the beginning */
 #define STUB_CALL 16u /* a system call, as the registers say; then restore */
-#define STUB_CLONE 32u /* a system call that makes a thread; the parent restores */
-#define STUB_PARK 64u /* wait for @busy to be 0, then restore */
-#define STUB_BYE 112u /* munmap() as the first two arguments say, and end the thread */
+#define STUB_CLONE 32u /* clone(), of flags and stack; the parent restores */
+#define STUB_PARK 128u /* wait for @busy to be 0, then restore */
+#define STUB_BYE 176u /* munmap() as the first two arguments say, and end the thread */
 
 extern const unsigned char stub_code[STUB_CODE];
 
