@@ -13,6 +13,7 @@
 #include <kshared.h>
 #include <kshared/port.h>
 #include <liburing.h>
+#include <linux/bpf.h>
 #include <linux/filter.h>
 #include <linux/if_link.h>
 #include <linux/magic.h>
@@ -33,6 +34,7 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
+#include <wire/port_serve.h>
 
 #include "bench.h"
 #include "port.h"
@@ -393,6 +395,49 @@ static struct kport *open_served(const char *name, unsigned int flags)
 	return p;
 }
 
+/* ---- what a doorbell costs of itself ---- */
+
+/* bpf(2) that does nothing: a command that there is not. */
+static unsigned long call_bpf(void *arg, unsigned long n)
+{
+	union bpf_attr attr = { 0 };
+
+	(void)arg;
+	for (unsigned long i = 0; i < n; i++)
+		sink = (uint64_t)syscall(SYS_bpf, ~0u, &attr, sizeof(attr.test));
+	return n;
+}
+
+/* @arg: a program that only returns; with a context as long as a rule's. */
+static unsigned long run_empty(void *arg, unsigned long n)
+{
+	struct port_ring ring = { 0 };
+	union bpf_attr attr = { .test = { .prog_fd = (uint32_t) * (const int *)arg,
+					  .ctx_in = (uintptr_t)&ring,
+					  .ctx_size_in = sizeof(ring) } };
+
+	for (unsigned long i = 0; i < n; i++)
+		bench_zero((int)syscall(SYS_bpf, BPF_PROG_RUN, &attr, sizeof(attr)),
+			   "BPF_PROG_RUN");
+	return n;
+}
+
+/* Return: a program that only returns; -1: not to be had here. */
+static int empty_program(void)
+{
+	static const struct bpf_insn ret[] = {
+		{ .code = BPF_ALU64 | BPF_MOV | BPF_K, .dst_reg = BPF_REG_0 },
+		{ .code = BPF_JMP | BPF_EXIT },
+	};
+	union bpf_attr attr = { .prog_type = BPF_PROG_TYPE_SYSCALL,
+				.insns = (uintptr_t)ret,
+				.insn_cnt = sizeof(ret) / sizeof(ret[0]),
+				.license = (uintptr_t) "GPL",
+				.prog_flags = BPF_F_SLEEPABLE };
+
+	return (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
+}
+
 /* A rule on a control group of our own. Return: NULL: this machine has none, or the daemon none. */
 static struct kport *open_rule(const char *name, char *cgroup, unsigned int flags)
 {
@@ -439,10 +484,14 @@ static void write_group(void)
 	struct reading rule = { .p = open_rule("bench-rule", cgroup, 0) };
 	struct reading spinning = { .len = 64 }, sleeping = { .len = 64 }, polled = { .len = 64 };
 	struct lane lanes[8];
+	int empty = empty_program();
 	size_t nr = 0;
 	pid_t sleeps, spins;
 
 	add_lane(lanes, &nr, "getpid()", call_getpid, NULL);
+	add_lane(lanes, &nr, "peer: bpf(2), refused", call_bpf, NULL);
+	if (empty >= 0)
+		add_lane(lanes, &nr, "peer: BPF_PROG_RUN, empty program", run_empty, &empty);
 	if (rule.p) {
 		/* What is written is what the rule holds already, so that it goes on allowing everything. */
 		rule.len = RULE_BYTES;
@@ -452,6 +501,7 @@ static void write_group(void)
 	}
 	bench_group("write to the kernel", lanes, nr);
 	close_rule(rule.p, "bench-rule", cgroup);
+	close(empty);
 
 	/* The one that spins has its processor for itself only while it is alone. */
 	sleeps = bench_peer(serve_sleeping, sleeper);

@@ -89,6 +89,7 @@ struct limits {
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
  * @removed: an orphan was made otherwise than through the mount: it ends if nobody knows it
+ * @port_untold: port_restored() is to be called again, soon: the publisher has not been told of all rules
  * @reclaim: end removed entries that can be ended, since a limit is reached
  * @dev: the mount's device number, to know its own files by; 0: not mounted
  * @proc: /proc/self/fd, to open descriptors anew by
@@ -109,6 +110,7 @@ struct tree {
 	void (*attr_changed)(struct tree *t, const struct entry *e);
 	void (*names_changed)(struct tree *t);
 	void (*removed)(struct tree *t, struct entry *e);
+	void (*port_untold)(struct tree *t);
 	void (*reclaim)(struct tree *t);
 	void *owner; /* of the hooks */
 	const struct kind *const *kinds;

@@ -6,6 +6,9 @@
  * it, and when it hangs up he is gone. What he is given is a descriptor of memory that he can only read; of a rule that he may
  * write, a pool of his own.
  *
+ * To make an account takes the kernel some hundredth parts of a second, in which nothing else is done: those who want one wait until nobody else
+ * does, and take turns by user.
+ *
  * What costs something runs only while it is used: BPF's timers from the first client of a page until a minute after the last one, the
  * sampler's while somebody has a page of its. After a minute with nothing to do at all the process ends; the keeper starts
  * another when it is wanted.
@@ -15,6 +18,7 @@
 #include <daemon/publisher_internal.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -28,11 +32,20 @@
 #define IDLE_USEC 60000000ULL
 #define CLIENTS_MAX 16384
 #define CLIENTS_UID_MAX 1024
+#define WAITING_MAX 64
+#define WAITING_UID_MAX 16
 
-/* The socket is new: it has room, or its client is gone. */
+/* Somebody whose account is to be made. */
+struct waiting {
+	struct message m;
+	struct waiting *prev, *next;
+};
+
+/* The socket is new: it has room, or its client is gone. If the kernel refuses the descriptors the client is not to wait for them. */
 void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr)
 {
-	(void)!kept_send(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT);
+	if (kept_send(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT) < 0)
+		shutdown(sock, SHUT_RDWR);
 }
 
 /* Begin to count the time for what nobody uses any more. */
@@ -146,6 +159,77 @@ static int receive(struct message *ret)
 		: -EPROTO;
 }
 
+/* Who is served has taken his socket; who waits for no more than a word gets it now. */
+static void answer(struct publish *p, struct message *m, int result)
+{
+	if (m->sock >= 0)
+		publish_hello(m->sock,
+			      &(struct port_hello){ .magic = PORT_SERVE_MAGIC, .result = result },
+			      NULL, 0);
+	cleanup_close_p(&m->sock);
+	cleanup_close_p(&m->pidfd);
+	cleanup_close_p(&m->target);
+	if (p->nr_pages == 0)
+		want_idle(p);
+}
+
+static bool is_gone(int sock)
+{
+	struct pollfd f = { .fd = sock };
+
+	return poll(&f, 1, 0) == 1;
+}
+
+/* To be served when there is nothing else to do. Return: 0; -EAGAIN enough wait; -ENOMEM. */
+static int put_off(struct publish *p, struct message *m)
+{
+	struct waiting *w, *tmp;
+	unsigned int nr = 0, all = 0;
+
+	DL_FOREACH_SAFE(p->waiting, w, tmp) {
+		if (is_gone(w->m.sock)) {
+			DL_DELETE(p->waiting, w);
+			answer(p, &w->m, 0);
+			free(w);
+			continue;
+		}
+		all++;
+		nr += w->m.open.uid == m->open.uid;
+	}
+	if (all >= WAITING_MAX || (nr >= WAITING_UID_MAX && m->open.uid != 0))
+		return -EAGAIN;
+	w = malloc(sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	w->m = *m;
+	m->sock = m->pidfd = m->target = -1;
+	DL_APPEND(p->waiting, w);
+	sd_event_source_set_enabled(p->slow, SD_EVENT_ON);
+	return 0;
+}
+
+/* One at a time, of another user than the last one if there is any, and after what has come meanwhile. */
+static int on_slow(sd_event_source *s, void *ctx)
+{
+	struct publish *p = ctx;
+	struct waiting *w;
+
+	DL_FOREACH(p->waiting, w)
+		if (w->m.open.uid != p->slow_uid)
+			break;
+	if (!w)
+		w = p->waiting;
+	if (w) {
+		DL_DELETE(p->waiting, w);
+		p->slow_uid = w->m.open.uid;
+		answer(p, &w->m, is_gone(w->m.sock) ? 0 : serve(p, &w->m));
+		free(w);
+	}
+	if (!p->waiting)
+		sd_event_source_set_enabled(p->slow, SD_EVENT_OFF);
+	return 0;
+}
+
 static int on_request(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
 	struct publish *p = ctx;
@@ -154,23 +238,23 @@ static int on_request(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 
 	if (r == 0)
 		return 0;
-	r = r > 0 ? serve(p, &m) : r;
-	/* Who is served has taken his socket; who waits for no more than a word gets it now. */
-	if (m.sock >= 0)
-		publish_hello(m.sock,
-			      &(struct port_hello){ .magic = PORT_SERVE_MAGIC, .result = r }, NULL,
-			      0);
-	cleanup_close_p(&m.sock);
-	cleanup_close_p(&m.pidfd);
-	cleanup_close_p(&m.target);
-	if (p->nr_pages == 0)
-		want_idle(p);
+	if (r > 0 && publish_is_slow(p, &m))
+		r = put_off(p, &m);
+	else if (r > 0)
+		r = serve(p, &m);
+	answer(p, &m, r);
 	return 0;
 }
 
 static int on_sample(sd_event_source *s, uint64_t usec, void *ctx)
 {
 	publish_sample(ctx);
+	return 0;
+}
+
+static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	publish_sweep(ctx);
 	return 0;
 }
 
@@ -203,7 +287,13 @@ static int start(struct publish *p)
 	if (r < 0)
 		return r;
 	publish_take_over(p);
-	r = sd_event_add_io(p->event, NULL, SERVER_SERVE, EPOLLIN, on_request, p);
+	r = sd_event_add_defer(p->event, &p->slow, on_slow, p);
+	if (r >= 0)
+		r = sd_event_source_set_priority(p->slow, SD_EVENT_PRIORITY_IDLE);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(p->slow, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_io(p->event, NULL, SERVER_SERVE, EPOLLIN, on_request, p);
 	if (r >= 0)
 		r = sd_event_add_io(p->event, NULL, SERVER_KEEPER, EPOLLIN, on_keeper, NULL);
 	if (r >= 0)
@@ -214,6 +304,11 @@ static int start(struct publish *p)
 					       on_sample, p);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(p->sample, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time_relative(p->event, &p->sweep, CLOCK_MONOTONIC, 0, 100000,
+					       on_sweep, p);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(p->sweep, SD_EVENT_OFF);
 	return r;
 }
 
@@ -237,6 +332,8 @@ int publish_run(const struct config *c)
 		drop_client(client);
 	publish_rules_end(&p);
 	publish_unload(&p);
+	sd_event_source_unref(p.slow);
+	sd_event_source_unref(p.sweep);
 	sd_event_source_unref(p.idle);
 	sd_event_source_unref(p.sample);
 	sd_event_unref(p.event);

@@ -19,6 +19,7 @@
 
 struct account;
 struct publish;
+struct waiting;
 
 /**
  * struct client - somebody who has a port of ours open.
@@ -46,6 +47,10 @@ struct publish {
 	sd_event *event;
 	sd_event_source *idle;
 	sd_event_source *sample;
+	sd_event_source *slow;
+	sd_event_source *sweep;
+	struct waiting *waiting;
+	uid_t slow_uid; /* served last of those that waited */
 	uint64_t generation;
 	struct client *clients;
 	struct shares shares;
@@ -87,11 +92,17 @@ void publish_hello(int sock, const struct port_hello *hello, const int *fds, uns
 /** publish_page() - serve one of the kernel's pages. Return: 0; -errno. */
 int publish_page(struct publish *p, struct message *m);
 
+/** publish_is_slow() - does it take long to serve it? */
+bool publish_is_slow(struct publish *p, const struct message *m);
+
 /** publish_account() - serve what a process or a control group uses. Return: 0; -errno. */
 int publish_account(struct publish *p, struct message *m);
 
 /** publish_page_left() - a client who had a page has gone. */
 void publish_page_left(struct publish *p, struct client *c);
+
+/** publish_sweep() - accounts that nobody has used for some time end. */
+void publish_sweep(struct publish *p);
 
 /** publish_unload() - nobody has a page: no more are written. */
 void publish_unload(struct publish *p);

@@ -4,12 +4,8 @@
  */
 #include <errno.h>
 #include <kind/hand.h>
-#include <linux/sockios.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
-
-#define QUEUE_MAX 65536 /* bytes that a server has not read yet, as the kernel counts them */
 
 int hand_over(int server, const void *bytes, size_t len, const int *fds, unsigned int nr)
 {
@@ -19,12 +15,7 @@ int hand_over(int server, const void *bytes, size_t len, const int *fds, unsigne
 	} control = { 0 };
 	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
 	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	int queued;
 
-	if (ioctl(server, SIOCOUTQ, &queued) < 0)
-		return -errno;
-	if (queued > QUEUE_MAX)
-		return -EAGAIN;
 	if (nr) {
 		m.msg_control = &control;
 		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);

@@ -13,7 +13,7 @@
  * hand_over() - send a message to a server, without waiting.
  * @server: a SEQPACKET socket
  * @fds: @nr of them, HAND_FDS at most; they stay the caller's
- * Return: 0; -EAGAIN it has enough waiting; -ECONNREFUSED it is gone; -errno.
+ * Return: 0; -EAGAIN there is no room; -ECONNREFUSED it is gone; -errno.
  */
 int hand_over(int server, const void *bytes, size_t len, const int *fds, unsigned int nr);
 

@@ -234,6 +234,7 @@ static int port_replace(struct entry *e, struct request *rq)
 	r = check_target(e->tree, what, rq);
 	if (r < 0)
 		return r;
+	port_queue_ended(e);
 	set_poster(p, rq);
 	return 0;
 }
@@ -304,12 +305,23 @@ static int port_created(struct entry *e, struct request *rq)
 	return r;
 }
 
-static void drop_rule(struct entry *e)
+/* What could not be told is told later, with all else: the worker has the hook. */
+static void untold(struct tree *t)
+{
+	if (t->port_untold)
+		t->port_untold(t);
+}
+
+/* Nobody can open it any more. */
+static void port_ended(struct entry *e)
 {
 	const struct port_priv *p = e->priv;
 
-	if (p->what == PORT_WHAT_RULE)
-		tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0);
+	if (p->what == PORT_WHAT_SERVICE)
+		port_queue_ended(e);
+	else if (p->what == PORT_WHAT_RULE &&
+		 tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
+		untold(e->tree);
 }
 
 void port_restored(struct tree *t, bool rules_kept)
@@ -337,7 +349,9 @@ void port_restored(struct tree *t, bool rules_kept)
 	if (!begun && rules_kept)
 		r = tell(t, 0, PORT_OPEN_HOLD, NULL, 0);
 	if (r == 0 && (begun || rules_kept))
-		tell(t, 0, PORT_OPEN_DROP, NULL, 0);
+		r = tell(t, 0, PORT_OPEN_DROP, NULL, 0);
+	if (r < 0)
+		untold(t);
 }
 
 /* By the mount a port is text, made anew at each reading from the beginning. */
@@ -438,6 +452,7 @@ static void handed_over(struct later *l)
 	struct tree *t = l->e->tree;
 	struct handover *h = l->data;
 
+	port_sent(l->e->id);
 	close_both(h);
 	if (l->result == 0 && l->rq)
 		l->rq->out_fd = h->pair[0];
@@ -451,11 +466,14 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	struct handover *h, copy;
 	int r = entry_fd(e);
 
+	if (r >= 0)
+		r = port_reserve(e, rq->cred->uid);
 	if (r < 0)
 		return r;
 	h = calloc(1, sizeof(*h));
 	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
+		port_sent(e->id);
 		free(h);
 		return r;
 	}
@@ -468,6 +486,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
 	if (r == -ENOMEM || r == -ENFILE) {
+		port_sent(e->id);
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
@@ -487,9 +506,14 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		if (target < 0)
 			return target;
 	}
-	r = port_pair(pair);
+	r = port_reserve(e, rq->cred->uid);
 	if (r < 0)
 		return r;
+	r = port_pair(pair);
+	if (r < 0) {
+		port_sent(0);
+		return r;
+	}
 	port_fill_open(&open, e, rq, want);
 	fds[nr++] = pair[1];
 	if (p->what == PORT_WHAT_RULE)
@@ -503,6 +527,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		fds[nr++] = target;
 	}
 	r = hand_over(e->tree->publisher, &open, sizeof(open), fds, (unsigned int)nr);
+	port_sent(0);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
@@ -553,8 +578,8 @@ const struct kind kind_port = {
 	.dir_mode = 01777,
 	.create = port_create,
 	.created = port_created,
-	.destroy = drop_rule,
-	.unnamed = drop_rule,
+	.destroy = port_ended,
+	.unnamed = port_ended,
 	.replace = port_replace,
 	.told = true,
 	.open = port_open,

@@ -49,6 +49,7 @@ enum { ATTR_FIELDS, ATTR_SOURCE, ATTR_VERSION, ATTR_SIZE, ATTR_PERIOD, ATTR_SAMP
 
 /*
  * One reading, by a thread.
+ * @service: its entry's number; 0: it is the publisher
  * @server, @target: borrowed: the entry is pinned, or they are our own
  * @fds: what came: closed by the loop, since that may wait
  */
@@ -57,6 +58,7 @@ struct reading {
 	struct tree *tree;
 	struct entry *pinned;
 	uid_t owner;
+	uint64_t service;
 	struct request *rq;
 	int server;
 	int target;
@@ -422,6 +424,7 @@ static void done(struct aside_job *j)
 	struct reading *r = (struct reading *)j;
 	struct request *rq = r->rq;
 
+	port_sent(r->service);
 	for (unsigned int i = 0; i < r->nr_fds; i++)
 		r->tree->close_fd(r->tree, r->owner, r->fds[i]);
 	if (rq && r->result == 0) {
@@ -454,8 +457,9 @@ static int start(struct entry *e, struct request *rq, int attr)
 {
 	const struct port_priv *p = e->priv;
 	struct tree *t = e->tree;
+	uint64_t service = p->what == PORT_WHAT_SERVICE ? e->id : 0;
 	struct reading *r;
-	int fd = -1;
+	int fd = -1, result;
 
 	if (!t->aside)
 		return -EOPNOTSUPP;
@@ -467,12 +471,17 @@ static int start(struct entry *e, struct request *rq, int attr)
 		if (fd < 0)
 			return fd;
 	}
-	r = calloc(1, sizeof(*r));
+	result = port_reserve(e, rq->cred->uid);
+	r = result == 0 ? calloc(1, sizeof(*r)) : NULL;
 	if (!r) {
+		if (result == 0)
+			port_sent(service);
 		if (e->has_fd)
 			entry_unpin(e);
-		return -ENOMEM;
+		/* Who reads a file is not told to come again. */
+		return result == 0 ? -ENOMEM : -EBUSY;
 	}
+	r->service = service;
 	r->job = (struct aside_job){ .work = work, .done = done };
 	r->tree = t;
 	r->pinned = e->has_fd ? e : NULL;
