@@ -120,6 +120,7 @@ struct job {
 	uint64_t birth;
 	struct ksm_answer answer;
 	struct ksm_state state;
+	struct job *prev, *next; /* merger_job.c's */
 };
 
 /** job_work() - in a thread: carry it out, fill @answer and @state. The answer is sent when all who ask know the state. */

@@ -11,9 +11,11 @@
 #include <errno.h>
 #include <kind/ksm_remote.h>
 #include <poll.h>
+#include <pthread.h>
 #include <stdlib.h>
-#include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
+#include <utlist.h>
 
 /* Both ends may be the asker's: then he waits for as long as he likes, and is answered into the void. */
 bool job_canceled(const struct job *job)
@@ -69,6 +71,48 @@ static int merge_own(struct job *job, const struct files *files, const struct ra
 	return r < 0 ? r : run(job, &self.target);
 }
 
+/* Processes with an agent of ours in them, of which each has one at most: another call waits. */
+static pthread_mutex_t busy_lock = PTHREAD_MUTEX_INITIALIZER;
+static pthread_cond_t busy_less = PTHREAD_COND_INITIALIZER;
+static struct job *busy;
+
+static bool is_busy(pid_t pid)
+{
+	const struct job *job;
+
+	DL_FOREACH(busy, job)
+		if (job->pid == pid)
+			return true;
+	return false;
+}
+
+static int busy_enter(struct job *job)
+{
+	struct timespec until;
+	int r = 0;
+
+	pthread_mutex_lock(&busy_lock);
+	while (r == 0 && is_busy(job->pid)) {
+		clock_gettime(CLOCK_REALTIME, &until);
+		until.tv_sec++;
+		pthread_cond_timedwait(&busy_less, &busy_lock, &until);
+		if (job_canceled(job))
+			r = -ECANCELED;
+	}
+	if (r == 0)
+		DL_APPEND(busy, job);
+	pthread_mutex_unlock(&busy_lock);
+	return r;
+}
+
+static void busy_leave(struct job *job)
+{
+	pthread_mutex_lock(&busy_lock);
+	DL_DELETE(busy, job);
+	pthread_cond_broadcast(&busy_less);
+	pthread_mutex_unlock(&busy_lock);
+}
+
 static bool before_read(void *arg, uint32_t nr_pages)
 {
 	const struct job *job = arg;
@@ -86,10 +130,15 @@ static int merge_other(struct job *job, const struct files *files, const struct 
 
 	if (!any && !(job->flags & MERGER_GUEST_RAM) && !listed)
 		return -EACCES;
-	r = ksm_remote_open(&remote, job->pid, job->target, job->merger->device,
-			    (job->flags & MERGER_DRY_RUN) != 0);
+	r = busy_enter(job);
 	if (r < 0)
 		return r;
+	r = ksm_remote_open(&remote, job->pid, job->target, job->merger->device,
+			    (job->flags & MERGER_DRY_RUN) != 0);
+	if (r < 0) {
+		busy_leave(job);
+		return r;
+	}
 	remote.before_read = before_read;
 	remote.arg = job;
 	if (!any && (job->flags & MERGER_GUEST_RAM)) {
@@ -102,6 +151,7 @@ static int merge_other(struct job *job, const struct files *files, const struct 
 	if (r == 0)
 		r = run(job, &remote.target);
 	ksm_remote_close(&remote);
+	busy_leave(job);
 	/* Not a page of it is what it was said to be. */
 	if (r == 0 && remote.guest && job->answer.done.scanned == 0 && !listed)
 		r = -EACCES;
