@@ -34,7 +34,7 @@ class Cli(KsmCase):
         puppet = self.puppet()
         puppet.do("make", SEEDS)
         text = self.good("merge", name, "--pid", str(puppet.pid))
-        self.assertRegex(text, rf"^{puppet.pid}: 1\.0M looked at in \d+\.\d\d s, \d+K saved: \d+ pages merged")
+        self.assertRegex(text, rf"^{puppet.pid}: 1M looked at in \d+\.\d\d s, \d+K saved: \d+ pages merged")
         self.assertEqual(puppet.do("wrong"), [])
         stat = dict(line.split() for line in self.good("stat", name).splitlines())
         self.assertGreater(int(stat["pages_sharing"]), 100)
@@ -57,7 +57,8 @@ class Cli(KsmCase):
         self.assertTrue(would["dry_run"])
         self.assertEqual(len(set(puppet.do("frames"))), len(SEEDS))
         did = json.loads(self.good("merge", self.name(), "--pid", str(puppet.pid), "--json"))
-        self.assertEqual(would["processes"][0]["saved_bytes"], did["processes"][0]["saved_bytes"])
+        # The last page of a mapping is left alone, and the agent's memory may part one from its neighbour.
+        self.assertAlmostEqual(would["processes"][0]["saved_bytes"], did["processes"][0]["saved_bytes"], delta=4096)
         self.assertEqual(did["processes"][0]["pid"], puppet.pid)
 
     def test_two_processes_at_once_share(self):
