@@ -34,7 +34,8 @@ extern "C" {
 /* Flags of ksm_merge_ex() */
 #define KSM_DRY_RUN (1u << 0) /* count what would be merged; nothing is changed */
 #define KSM_FORCE \
-	(1u << 1) /* memory of a process that did not ask for it: see kshared-ksm(7) for what this risks */
+	(1u       \
+	 << 1) /* memory of a process that did not ask for it: see kshared-ksm(7) for what this risks */
 #define KSM_GUEST_RAM (1u << 2) /* it is the memory of a virtual machine's guest, says the caller */
 
 /**

@@ -45,8 +45,7 @@ static int create(const struct cli *cli, int argc, char **argv)
 	cleanup_connection struct kshared *k = cli_connect(cli);
 	if (!k)
 		return CLI_FAILED;
-	cleanup_fd int fd =
-		ksm_open_at(k, argv[optind], KSM_SYNC | KSM_CREAT | KSM_EXCL, mode);
+	cleanup_fd int fd = ksm_open_at(k, argv[optind], KSM_SYNC | KSM_CREAT | KSM_EXCL, mode);
 	if (fd < 0)
 		return cli_refuse(*argv[optind] ? argv[optind] : "''", errno, ksm_hints);
 	return CLI_OK;
@@ -77,9 +76,9 @@ int cmd_ksm(const struct cli *cli, int argc, char **argv)
 		const char *name;
 		int (*run)(const struct cli *cli, int argc, char **argv);
 	} verbs[] = {
-		{ "create", create },	       { "rm", rm },
-		{ "ls", ksm_cmd_ls },	       { "stat", ksm_cmd_stat },
-		{ "merge", ksm_cmd_merge },    { "unmerge", ksm_cmd_merge },
+		{ "create", create },       { "rm", rm },
+		{ "ls", ksm_cmd_ls },       { "stat", ksm_cmd_stat },
+		{ "merge", ksm_cmd_merge }, { "unmerge", ksm_cmd_merge },
 	};
 
 	if (argc < 2)

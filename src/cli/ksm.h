@@ -12,8 +12,13 @@
 
 #define KSM_NAME "ksm"
 
+/** ksm_cmd_ls() - `ls [--json]`. Return: an exit status. */
 int ksm_cmd_ls(const struct cli *cli, int argc, char **argv);
+
+/** ksm_cmd_stat() - `stat NAME [--json]`. Return: an exit status. */
 int ksm_cmd_stat(const struct cli *cli, int argc, char **argv);
+
+/** ksm_cmd_merge() - `merge` and `unmerge`. Return: an exit status. */
 int ksm_cmd_merge(const struct cli *cli, int argc, char **argv);
 
 extern const struct hint ksm_hints[];

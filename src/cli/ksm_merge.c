@@ -56,7 +56,7 @@ struct ranges {
 	struct {
 		uint64_t start;
 		uint64_t end;
-	} *range;
+	} * range;
 	size_t nr;
 };
 
@@ -101,7 +101,8 @@ static int parse(struct order *o, int argc, char **argv)
 		case 'r':
 			if (parse_range(optarg, o) < 0)
 				return cli_usage(KSM_NAME,
-						 "'%s' is no range START-END in hexadecimal", optarg);
+						 "'%s' is no range START-END in hexadecimal",
+						 optarg);
 			break;
 		case 'j':
 			o->json = true;
@@ -148,8 +149,8 @@ static void say_block(const char *who, const struct guest_ram *b)
 	char size[16];
 
 	top_size_text(b->end - b->start, size, sizeof(size));
-	cli_say("%s: %s of guest RAM at %" PRIx64 " is %s%s%s%s", who, size, b->start,
-		why[b->kind], *b->backing ? " (" : "", b->backing, *b->backing ? ")" : "");
+	cli_say("%s: %s of guest RAM at %" PRIx64 " is %s%s%s%s", who, size, b->start, why[b->kind],
+		*b->backing ? " (" : "", b->backing, *b->backing ? ")" : "");
 }
 
 /* The private RAM of a guest. Return: CLI_OK, with at least one; CLI_FAILED after a sentence. */
@@ -266,8 +267,8 @@ static json_t *as_json(const struct ksm_result *r)
 
 static void print_text(const struct order *o, pid_t pid, const struct ksm_result *r)
 {
-	uint64_t skipped = r->skipped_changed + r->skipped_pinned + r->skipped_mapping +
-		r->skipped_limit;
+	uint64_t skipped =
+		r->skipped_changed + r->skipped_pinned + r->skipped_mapping + r->skipped_limit;
 	char looked[16], saved[16];
 
 	top_size_text(r->scanned * 4096, looked, sizeof(looked));

@@ -119,7 +119,8 @@ static void print_line(const struct kshared_entry *e, const struct ksm_stats *s,
 	cli_escape(name, sizeof(name), e->name);
 	printf("%c%c%c%c%c%c %-8s %7s %7s %7s %s\n", e->mode & 0400 ? 'r' : '-',
 	       e->mode & 0200 ? 'w' : '-', e->mode & 040 ? 'r' : '-', e->mode & 020 ? 'w' : '-',
-	       e->mode & 04 ? 'r' : '-', e->mode & 02 ? 'w' : '-', owner, members, store, saved, name);
+	       e->mode & 04 ? 'r' : '-', e->mode & 02 ? 'w' : '-', owner, members, store, saved,
+	       name);
 }
 
 static json_t *describe(const struct kshared_entry *e, const struct ksm_stats *s, bool known)

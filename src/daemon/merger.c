@@ -28,7 +28,8 @@
 #define CLIENTS_UID_MAX 256
 #define CLIENT_JOBS_MAX 4
 #define MEMBERS_MAX 4096 /* told of as text */
-#define FDS_MAX 253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of */
+#define FDS_MAX \
+	253 /* in one packet, by the kernel; fewer are wanted, but all must be disposed of */
 
 #ifndef SCM_PIDFD
 #define SCM_PIDFD 0x04

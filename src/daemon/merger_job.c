@@ -161,7 +161,8 @@ static int merge_other(struct job *job, const struct files *files, const struct 
 static int check(const struct job *job)
 {
 	if ((job->flags & ~(MERGER_FLAGS | KSM_TARGET)) || job->addr % MERGE_PAGE ||
-	    job->size > UINT64_MAX - job->addr || (job->op == KSM_OP_UNMERGE && (job->flags & MERGER_DRY_RUN)))
+	    job->size > UINT64_MAX - job->addr ||
+	    (job->op == KSM_OP_UNMERGE && (job->flags & MERGER_DRY_RUN)))
 		return -EINVAL;
 	return 0;
 }

@@ -172,7 +172,7 @@ int sandbox_publisher(bool privileged)
  */
 int sandbox_merger(bool privileged)
 {
-	static const unsigned int wanted[] = { CAP_SYS_PTRACE,	 CAP_SETUID,	   CAP_SETGID,
+	static const unsigned int wanted[] = { CAP_SYS_PTRACE,   CAP_SETUID,       CAP_SETGID,
 					       CAP_DAC_OVERRIDE, CAP_SYS_RESOURCE, CAP_SYS_NICE };
 	bool have[sizeof(wanted) / sizeof(wanted[0])];
 	size_t n = sizeof(wanted) / sizeof(wanted[0]);
@@ -184,7 +184,8 @@ int sandbox_merger(bool privileged)
 		have[i] = privileged && capng_have_capability(CAPNG_PERMITTED, wanted[i]);
 	capng_clear(CAPNG_SELECT_BOTH);
 	for (size_t i = 0; i < n; i++)
-		if (have[i] && capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]) < 0)
+		if (have[i] &&
+		    capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]) < 0)
 			return -EPERM;
 	if (capng_apply(CAPNG_SELECT_CAPS) < 0)
 		return -EPERM;

@@ -12,9 +12,8 @@ static pid_t start_one(void *ctx, const int *fds)
 	return start->servers->start(start->servers->ctx, start->role, fds);
 }
 
-int servers_init(struct servers *s,
-		 pid_t (*start)(void *ctx, const char *role, const int *fds), void *ctx,
-		 struct table *table, uint64_t *bpf)
+int servers_init(struct servers *s, pid_t (*start)(void *ctx, const char *role, const int *fds),
+		 void *ctx, struct table *table, uint64_t *bpf)
 {
 	static const char *const roles[] = { "--publisher", "--merger" };
 	static const char *const names[] = { "the publisher of ports", "the merger" };
@@ -23,13 +22,13 @@ int servers_init(struct servers *s,
 	*s = (struct servers){ .start = start, .ctx = ctx };
 	for (unsigned int i = 0; i < NR_SERVERS && r == 0; i++) {
 		s->starts[i] = (struct server_start){ .servers = s, .role = roles[i] };
-		r = publishing_new(&s->server[i],
-				   &(struct publishing_conf){
-					   .what = names[i],
-					   .start = start_one,
-					   .ctx = &s->starts[i],
-					   .table = table,
-					   .ready = i == SERVER_PUBLISHER ? bpf : NULL });
+		r = publishing_new(
+			&s->server[i],
+			&(struct publishing_conf){ .what = names[i],
+						   .start = start_one,
+						   .ctx = &s->starts[i],
+						   .table = table,
+						   .ready = i == SERVER_PUBLISHER ? bpf : NULL });
 	}
 	return r;
 }

@@ -28,12 +28,13 @@ struct servers {
  * @bpf: what the publisher has found is told there
  * Return: 0; -errno.
  */
-int servers_init(struct servers *s,
-		 pid_t (*start)(void *ctx, const char *role, const int *fds), void *ctx,
-		 struct table *table, uint64_t *bpf);
+int servers_init(struct servers *s, pid_t (*start)(void *ctx, const char *role, const int *fds),
+		 void *ctx, struct table *table, uint64_t *bpf);
 
-/** servers_poll() - what to look at: SERVERS_POLL of them. servers_act() - it was looked at. */
+/** servers_poll() - what to look at: SERVERS_POLL of them. */
 void servers_poll(const struct servers *s, struct pollfd *ret);
+
+/** servers_act() - it was looked at. */
 void servers_act(struct servers *s, const struct pollfd *polled);
 
 /** servers_tick() - a second has gone. */

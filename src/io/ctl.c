@@ -86,7 +86,8 @@ static int do_create(struct ctl *c, const struct ctl_request *m, struct request 
 		if (rq->fd >= 0)
 			return -EINVAL;
 		/* Who may do anything with a room may look into it. */
-		rq->mode = S_IFDIR | (m->mode & 0777) | (m->mode & 0444) >> 2 | (m->mode & 0222) >> 1;
+		rq->mode = S_IFDIR | (m->mode & 0777) | (m->mode & 0444) >> 2 |
+			(m->mode & 0222) >> 1;
 	}
 	return tree_create(dir, name, len, rq, ret);
 }

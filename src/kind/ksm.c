@@ -58,10 +58,10 @@ static const struct {
 	const char *name;
 	mode_t mode;
 } parts[NR_PARTS] = {
-	[SHARED] = { "pages_shared", 0444 },   [SHARING] = { "pages_sharing", 0444 },
+	[SHARED] = { "pages_shared", 0444 },     [SHARING] = { "pages_sharing", 0444 },
 	[UNSHARED] = { "pages_unshared", 0444 }, [SCANNED] = { "pages_scanned", 0444 },
-	[SKIPPED] = { "pages_skipped", 0444 }, [PROFIT] = { "general_profit", 0444 },
-	[MEMBERS] = { "members", 0444 },       [MERGE] = { "merge", 0222 },
+	[SKIPPED] = { "pages_skipped", 0444 },   [PROFIT] = { "general_profit", 0444 },
+	[MEMBERS] = { "members", 0444 },         [MERGE] = { "merge", 0222 },
 	[UNMERGE] = { "unmerge", 0222 },
 };
 
@@ -202,7 +202,7 @@ static int put_text(struct asking *a, const struct ksm_answer *answer, size_t le
 {
 	const struct ksm_state *s = &answer->state;
 	const uint64_t numbers[] = {
-		[SHARED] = s->pages_shared,	[SHARING] = s->pages_sharing,
+		[SHARED] = s->pages_shared,     [SHARING] = s->pages_sharing,
 		[UNSHARED] = s->pages_unshared, [SCANNED] = s->pages_scanned,
 		[SKIPPED] = s->pages_skipped,
 	};

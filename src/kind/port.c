@@ -319,8 +319,7 @@ static void port_ended(struct entry *e)
 
 	if (p->what == PORT_WHAT_SERVICE)
 		port_queue_ended(e);
-	else if (p->what == PORT_WHAT_RULE &&
-		 tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
+	else if (p->what == PORT_WHAT_RULE && tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
 		untold(e->tree);
 }
 
@@ -436,9 +435,8 @@ static void handover_work(struct later *l)
 {
 	struct handover *h = l->data;
 
-	l->result =
-		hand_over(l->fd, &h->open, sizeof(h->open), (int[]){ h->pair[1], h->pidfd },
-			  h->pidfd >= 0 ? 2 : 1);
+	l->result = hand_over(l->fd, &h->open, sizeof(h->open), (int[]){ h->pair[1], h->pidfd },
+			      h->pidfd >= 0 ? 2 : 1);
 }
 
 static void close_both(struct handover *h)

@@ -9,8 +9,10 @@
 
 #define OWN_FDS 2
 
-/** own_lock() - from here on this thread's is the only conversation; before it is asked for. own_unlock(): it is over. */
+/** own_lock() - from here on this thread's is the only conversation; before it is asked for. */
 void own_lock(void);
+
+/** own_unlock() - it is over. */
 void own_unlock(void);
 
 /**

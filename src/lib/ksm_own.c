@@ -63,7 +63,8 @@ static void in_child(void)
 	struct ksm_list *own = list_new();
 
 	if (own && list)
-		memcpy(own, list, offsetof(struct ksm_list, range) + list->nr * sizeof(list->range[0]));
+		memcpy(own, list,
+		       offsetof(struct ksm_list, range) + list->nr * sizeof(list->range[0]));
 	if (list)
 		munmap(list, LIST_BYTES);
 	list = own;

@@ -75,7 +75,8 @@ struct keep_init {
  * keeper keeps for it: descriptors, known by two numbers, of which the first means an entry or what else the server likes.
  */
 enum pub_op {
-	PUB_READY = 1, /* flags: what it is that it has found; of the publisher SHM_BPF_*; no answer */
+	PUB_READY =
+		1, /* flags: what it is that it has found; of the publisher SHM_BPF_*; no answer */
 	PUB_STORE, /* id, flags: which; with a descriptor; no answer */
 	PUB_DROP, /* id: all that is kept under it; no answer */
 	PUB_FETCH, /* flags: the how-manieth -> struct pub_kept and the descriptor; result -ENOENT: there are no more */
