@@ -34,7 +34,9 @@ extern "C" {
 /* Flags of ksm_merge_ex() */
 #define KSM_DRY_RUN (1u << 0) /* count what would be merged; nothing is changed */
 #define KSM_FORCE \
-	(1u << 1) /* memory of a process that did not ask for it: see ksm(7) for what this risks */
+	(1u       \
+	 << 1) /* memory of a process that did not ask for it: see kshared-ksm(7) for what this risks */
+#define KSM_GUEST_RAM (1u << 2) /* it is the memory of a virtual machine's guest, says the caller */
 
 /**
  * struct ksm_result - what a call did. All in pages but for the last two.
@@ -65,22 +67,52 @@ struct ksm_result {
 };
 
 /**
+ * struct ksm_stats - how a partition stands; as files it has the same in ksm/NAME/.
+ * @pages_shared: pages of the store that somebody reads
+ * @pages_sharing: how many more read them: what is saved
+ * @pages_unshared: contents that were seen once
+ * @pages_scanned, @pages_skipped: in all calls, of one that is under way so far
+ * @members: processes that were merged and have not ended
+ * @store_bytes, @index_bytes: memory in use
+ * @general_profit: bytes saved less what the store and the index take
+ */
+struct ksm_stats {
+	uint64_t pages_shared;
+	uint64_t pages_sharing;
+	uint64_t pages_unshared;
+	uint64_t pages_scanned;
+	uint64_t pages_skipped;
+	uint64_t members;
+	uint64_t store_bytes;
+	uint64_t index_bytes;
+	int64_t general_profit;
+	uint64_t reserved[7];
+};
+
+/**
  * ksm_open() - open a partition of the default folder, or make it.
  * @name: its name in ksm/
  * @flags: KSM_*
- * @mode: for a new one, less the process's umask; who may write may merge, who may read may look. The access asked for
- *        is O_RDONLY, O_WRONLY or O_RDWR, or'ed into @mode as the proposal has it; none: O_RDWR with KSM_SYNC, else O_RDONLY
+ * @mode: permissions of a new one, less the process's umask: who may write may merge, who may read may look. They are what is asked
+ *        for, too: with KSM_SYNC to write, without to read. (The proposal would have O_RDWR and its like among them, which are the
+ *        same bits as others' permissions.)
  * Return: a descriptor that keeps the partition; -1 with errno: ENOENT, EEXIST, EACCES, EINVAL (name or flags), ENAMETOOLONG,
  * EDQUOT, ENOSPC, EMFILE, ENOSYS the folder's daemon knows no partitions, EOPNOTSUPP the kernel lacks UFFDIO_MOVE (6.8)
  * or PAGEMAP_SCAN (6.7).
  */
 int ksm_open(const char *name, unsigned int flags, mode_t mode);
 
+/** ksm_open_at() - ksm_open() by a connection. @k: NULL: the default one. Return, errors: as for ksm_open(). */
+int ksm_open_at(struct kshared *k, const char *name, unsigned int flags, mode_t mode);
+
 /**
  * ksm_unlink() - remove a partition's name. It ends when the last descriptor of it is closed; what is merged stays so.
  * Return: 0; -1 with errno: ENOENT, EACCES, EPERM, ENOSYS.
  */
 int ksm_unlink(const char *name);
+
+/** ksm_unlink_at() - ksm_unlink() by a connection. @k: NULL: the default one. Return, errors: as for ksm_unlink(). */
+int ksm_unlink_at(struct kshared *k, const char *name);
 
 /**
  * ksm_merge() - merge what is equal in a part of a process's memory.
@@ -93,7 +125,8 @@ int ksm_unlink(const char *name);
  * on one partition take turns.
  *
  * Return: 0; -1 with errno: EBADF not a partition's descriptor, or without KSM_SYNC; EINVAL @addr is not aligned, or for the
- * caller's own memory: not from ksm_alloc(); ESRCH no such process, or it ended meanwhile; EPERM not permitted to trace it, or to
+ * caller's own memory: not from ksm_alloc(); EACCES another process's memory that is not from ksm_alloc() either, without
+ * KSM_GUEST_RAM or KSM_FORCE; ECONNREFUSED the folder has ended; ESRCH no such process, or it ended meanwhile; EPERM not permitted to trace it, or to
  * watch its page faults (userfaultfd); EFAULT nothing is mapped there; ENOMEM; EBUSY it is being traced by another;
  * EAGAIN it executed another program meanwhile, or has too many threads; EOPNOTSUPP a 32-bit process, or as for ksm_open();
  * ENOSYS. What had been merged before an error stays merged.
@@ -109,7 +142,7 @@ int ksm_unmerge(int fd, pid_t pid, void *addr, size_t size);
 /**
  * ksm_merge_ex() - ksm_merge() with its results.
  * @pidfd: whose memory, as a pidfd; -1: the caller's
- * @flags: KSM_DRY_RUN, KSM_FORCE
+ * @flags: KSM_DRY_RUN, KSM_FORCE, KSM_GUEST_RAM
  * @ret: filled, also when the call fails in the middle; NULL: not wanted
  * Return, errors: as for ksm_merge(); and EINVAL unknown flags, EBADF @pidfd is none.
  */
@@ -118,6 +151,13 @@ int ksm_merge_ex(int fd, int pidfd, void *addr, size_t size, unsigned int flags,
 
 /** ksm_unmerge_ex() - ksm_unmerge() by a pidfd (-1: the caller's memory). Return, errors: as for ksm_unmerge(). */
 int ksm_unmerge_ex(int fd, int pidfd, void *addr, size_t size, unsigned int flags);
+
+/**
+ * ksm_get_stats() - how a partition stands.
+ * @fd: from ksm_open(); O_WRONLY will do, too
+ * Return: 0; -1 with errno: EBADF, ENOSYS, ECONNREFUSED the folder has ended.
+ */
+int ksm_get_stats(int fd, struct ksm_stats *ret);
 
 /**
  * ksm_alloc() - private anonymous memory that may be merged.

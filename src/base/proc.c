@@ -61,6 +61,8 @@ int proc_read(pid_t tid, struct proc_info *ret)
 	ret->tgid = (pid_t)strtol(at, NULL, 10);
 	if (ids(field(text, "Uid:"), ret->uid) < 0 || ids(field(text, "Gid:"), ret->gid) < 0)
 		return -EPROTO;
+	at = field(text, "NSpid:\t");
+	ret->inner = at && memchr(at, '\t', strcspn(at, "\n"));
 	at = field(text, "CapPrm:");
 	ret->cap_prm = at ? strtoull(at, NULL, 16) : 0;
 	at = field(text, "CapEff:");

@@ -17,6 +17,7 @@
  * @uid, @gid: real, effective, saved, filesystem
  * @cap_eff, @cap_prm: capabilities, effective and permitted, in its own user namespace; see proc_capable()
  * @groups: the first @nr_groups supplementary groups
+ * @inner: it is in a pid namespace below ours, where processes have other numbers
  * @comm: its name
  */
 struct proc_info {
@@ -27,6 +28,7 @@ struct proc_info {
 	uint64_t cap_prm;
 	unsigned int nr_groups;
 	gid_t groups[PROC_GROUPS_MAX];
+	bool inner;
 	char comm[16];
 };
 

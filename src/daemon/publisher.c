@@ -6,6 +6,9 @@
  * it, and when it hangs up he is gone. What he is given is a descriptor of memory that he can only read; of a rule that he may
  * write, a pool of his own.
  *
+ * To make an account takes the kernel some hundredth parts of a second, in which nothing else is done: those who want one wait until nobody else
+ * does, and take turns by user.
+ *
  * What costs something runs only while it is used: BPF's timers from the first client of a page until a minute after the last one, the
  * sampler's while somebody has a page of its. After a minute with nothing to do at all the process ends; the keeper starts
  * another when it is wanted.
@@ -15,6 +18,7 @@
 #include <daemon/publisher_internal.h>
 #include <daemon/worker.h>
 #include <errno.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -23,81 +27,25 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-#include <uthash.h>
 #include <utlist.h>
 
 #define IDLE_USEC 60000000ULL
 #define CLIENTS_MAX 16384
 #define CLIENTS_UID_MAX 1024
+#define WAITING_MAX 64
+#define WAITING_UID_MAX 16
 
-struct uid_clients {
-	uid_t uid;
-	unsigned int nr;
-	UT_hash_handle hh;
+/* Somebody whose account is to be made. */
+struct waiting {
+	struct message m;
+	struct waiting *prev, *next;
 };
 
-static ssize_t send_with(int sock, const void *bytes, size_t len, const int *fds, unsigned int nr,
-			 int flags)
-{
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int) * PUBLISH_FDS)];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (nr) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);
-		control.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(sizeof(int) * nr),
-		};
-		memcpy(CMSG_DATA(&control.h), fds, sizeof(int) * nr);
-	}
-	return sendmsg(sock, &m, MSG_NOSIGNAL | flags);
-}
-
-void publish_tell(enum pub_op op, uint64_t id, uint32_t flags, int fd)
-{
-	struct keep_query q = { .op = op, .id = id, .flags = flags };
-
-	/* Without the keeper there is nobody to publish for. */
-	if (send_with(PUBLISHER_KEEPER, &q, sizeof(q), &fd, fd >= 0, 0) < 0)
-		_exit(0);
-}
-
-/* The socket is new: it has room, or its client is gone. */
+/* The socket is new: it has room, or its client is gone. If the kernel refuses the descriptors the client is not to wait for them. */
 void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr)
 {
-	(void)!send_with(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT);
-}
-
-static unsigned int *count_of(struct publish *p, uid_t uid)
-{
-	struct uid_clients *u;
-
-	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
-	if (!u) {
-		u = calloc(1, sizeof(*u));
-		if (!u)
-			return NULL;
-		u->uid = uid;
-		HASH_ADD(hh, p->uids, uid, sizeof(uid), u);
-	}
-	return &u->nr;
-}
-
-static void uncount(struct publish *p, uid_t uid)
-{
-	struct uid_clients *u;
-
-	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
-	if (!u || --u->nr)
-		return;
-	HASH_DEL(p->uids, u);
-	free(u);
+	if (kept_send(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT) < 0)
+		shutdown(sock, SHUT_RDWR);
 }
 
 /* Begin to count the time for what nobody uses any more. */
@@ -115,8 +63,7 @@ static void drop_client(struct client *c)
 		publish_page_left(p, c);
 	publish_rule_left(p, c);
 	DL_DELETE(p->clients, c);
-	p->nr_clients--;
-	uncount(p, c->uid);
+	share_give(&p->shares, c->uid);
 	sd_event_source_unref(c->source);
 	close(c->fd);
 	free(c);
@@ -132,29 +79,23 @@ static int on_client(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 
 int publish_add(struct publish *p, struct message *m, struct client **ret)
 {
-	unsigned int *count = count_of(p, m->open.uid);
-	struct client *c = NULL;
-	int r = -EDQUOT;
+	int r = share_take(&p->shares, m->open.uid, CLIENTS_MAX, CLIENTS_UID_MAX);
+	struct client *c;
 
-	if (!count)
-		return -ENOMEM;
-	++*count;
-	if (p->nr_clients < CLIENTS_MAX &&
-	    (*count <= CLIENTS_UID_MAX || m->open.uid == 0 || m->open.uid == getuid())) {
-		c = calloc(1, sizeof(*c));
-		/* Only its end is waited for. */
-		r = c ? sd_event_add_io(p->event, &c->source, m->sock, 0, on_client, c) : -ENOMEM;
-	}
+	if (r < 0)
+		return r;
+	c = calloc(1, sizeof(*c));
+	/* Only its end is waited for. */
+	r = c ? sd_event_add_io(p->event, &c->source, m->sock, 0, on_client, c) : -ENOMEM;
 	if (r < 0) {
 		free(c);
-		uncount(p, m->open.uid);
+		share_give(&p->shares, m->open.uid);
 		return r;
 	}
 	c->publish = p;
 	c->uid = m->open.uid;
 	c->fd = take_fd(&m->sock);
 	DL_APPEND(p->clients, c);
-	p->nr_clients++;
 	*ret = c;
 	return 0;
 }
@@ -200,7 +141,7 @@ static int receive(struct message *ret)
 	ssize_t len;
 
 	ret->sock = ret->pidfd = ret->target = -1;
-	len = recvmsg(PUBLISHER_SERVE, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	len = recvmsg(SERVER_SERVE, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (len < 0)
 		return 0;
 	h = CMSG_FIRSTHDR(&m);
@@ -218,6 +159,77 @@ static int receive(struct message *ret)
 		: -EPROTO;
 }
 
+/* Who is served has taken his socket; who waits for no more than a word gets it now. */
+static void answer(struct publish *p, struct message *m, int result)
+{
+	if (m->sock >= 0)
+		publish_hello(m->sock,
+			      &(struct port_hello){ .magic = PORT_SERVE_MAGIC, .result = result },
+			      NULL, 0);
+	cleanup_close_p(&m->sock);
+	cleanup_close_p(&m->pidfd);
+	cleanup_close_p(&m->target);
+	if (p->nr_pages == 0)
+		want_idle(p);
+}
+
+static bool is_gone(int sock)
+{
+	struct pollfd f = { .fd = sock };
+
+	return poll(&f, 1, 0) == 1;
+}
+
+/* To be served when there is nothing else to do. Return: 0; -EAGAIN enough wait; -ENOMEM. */
+static int put_off(struct publish *p, struct message *m)
+{
+	struct waiting *w, *tmp;
+	unsigned int nr = 0, all = 0;
+
+	DL_FOREACH_SAFE(p->waiting, w, tmp) {
+		if (is_gone(w->m.sock)) {
+			DL_DELETE(p->waiting, w);
+			answer(p, &w->m, 0);
+			free(w);
+			continue;
+		}
+		all++;
+		nr += w->m.open.uid == m->open.uid;
+	}
+	if (all >= WAITING_MAX || (nr >= WAITING_UID_MAX && m->open.uid != 0))
+		return -EAGAIN;
+	w = malloc(sizeof(*w));
+	if (!w)
+		return -ENOMEM;
+	w->m = *m;
+	m->sock = m->pidfd = m->target = -1;
+	DL_APPEND(p->waiting, w);
+	sd_event_source_set_enabled(p->slow, SD_EVENT_ON);
+	return 0;
+}
+
+/* One at a time, of another user than the last one if there is any, and after what has come meanwhile. */
+static int on_slow(sd_event_source *s, void *ctx)
+{
+	struct publish *p = ctx;
+	struct waiting *w;
+
+	DL_FOREACH(p->waiting, w)
+		if (w->m.open.uid != p->slow_uid)
+			break;
+	if (!w)
+		w = p->waiting;
+	if (w) {
+		DL_DELETE(p->waiting, w);
+		p->slow_uid = w->m.open.uid;
+		answer(p, &w->m, is_gone(w->m.sock) ? 0 : serve(p, &w->m));
+		free(w);
+	}
+	if (!p->waiting)
+		sd_event_source_set_enabled(p->slow, SD_EVENT_OFF);
+	return 0;
+}
+
 static int on_request(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
 	struct publish *p = ctx;
@@ -226,23 +238,23 @@ static int on_request(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 
 	if (r == 0)
 		return 0;
-	r = r > 0 ? serve(p, &m) : r;
-	/* Who is served has taken his socket; who waits for no more than a word gets it now. */
-	if (m.sock >= 0)
-		publish_hello(m.sock,
-			      &(struct port_hello){ .magic = PORT_SERVE_MAGIC, .result = r }, NULL,
-			      0);
-	cleanup_close_p(&m.sock);
-	cleanup_close_p(&m.pidfd);
-	cleanup_close_p(&m.target);
-	if (p->nr_pages == 0)
-		want_idle(p);
+	if (r > 0 && publish_is_slow(p, &m))
+		r = put_off(p, &m);
+	else if (r > 0)
+		r = serve(p, &m);
+	answer(p, &m, r);
 	return 0;
 }
 
 static int on_sample(sd_event_source *s, uint64_t usec, void *ctx)
 {
 	publish_sample(ctx);
+	return 0;
+}
+
+static int on_sweep(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	publish_sweep(ctx);
 	return 0;
 }
 
@@ -253,7 +265,7 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 	if (p->nr_pages)
 		return 0;
 	publish_unload(p);
-	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
+	return p->shares.nr || p->held ? 0 : sd_event_exit(p->event, 0);
 }
 
 /* The keeper has nothing to say unless it is asked. */
@@ -275,9 +287,15 @@ static int start(struct publish *p)
 	if (r < 0)
 		return r;
 	publish_take_over(p);
-	r = sd_event_add_io(p->event, NULL, PUBLISHER_SERVE, EPOLLIN, on_request, p);
+	r = sd_event_add_defer(p->event, &p->slow, on_slow, p);
 	if (r >= 0)
-		r = sd_event_add_io(p->event, NULL, PUBLISHER_KEEPER, EPOLLIN, on_keeper, NULL);
+		r = sd_event_source_set_priority(p->slow, SD_EVENT_PRIORITY_IDLE);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(p->slow, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_io(p->event, NULL, SERVER_SERVE, EPOLLIN, on_request, p);
+	if (r >= 0)
+		r = sd_event_add_io(p->event, NULL, SERVER_KEEPER, EPOLLIN, on_keeper, NULL);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->idle, CLOCK_MONOTONIC, IDLE_USEC,
 					       1000000, on_idle, p);
@@ -286,6 +304,11 @@ static int start(struct publish *p)
 					       on_sample, p);
 	if (r >= 0)
 		r = sd_event_source_set_enabled(p->sample, SD_EVENT_OFF);
+	if (r >= 0)
+		r = sd_event_add_time_relative(p->event, &p->sweep, CLOCK_MONOTONIC, 0, 100000,
+					       on_sweep, p);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(p->sweep, SD_EVENT_OFF);
 	return r;
 }
 
@@ -309,6 +332,8 @@ int publish_run(const struct config *c)
 		drop_client(client);
 	publish_rules_end(&p);
 	publish_unload(&p);
+	sd_event_source_unref(p.slow);
+	sd_event_source_unref(p.sweep);
 	sd_event_source_unref(p.idle);
 	sd_event_source_unref(p.sample);
 	sd_event_unref(p.event);

@@ -6,18 +6,20 @@
 #ifndef KSHARED_DAEMON_PUBLISHER_INTERNAL_H
 #define KSHARED_DAEMON_PUBLISHER_INTERNAL_H
 
+#include <daemon/kept.h>
 #include <daemon/publisher.h>
+#include <daemon/shares.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 #include <wire/keep.h>
 #include <wire/port_serve.h>
 
-#define PUBLISH_FDS 3 /* of one message */
+#define PUBLISH_FDS KEPT_FDS /* of one message */
 
 struct account;
 struct publish;
-struct uid_clients;
+struct waiting;
 
 /**
  * struct client - somebody who has a port of ours open.
@@ -45,12 +47,15 @@ struct publish {
 	sd_event *event;
 	sd_event_source *idle;
 	sd_event_source *sample;
+	sd_event_source *slow;
+	sd_event_source *sweep;
+	struct waiting *waiting;
+	uid_t slow_uid; /* served last of those that waited */
 	uint64_t generation;
 	struct client *clients;
-	unsigned int nr_clients;
+	struct shares shares;
 	unsigned int nr_pages;
 	unsigned int nr_sampled;
-	struct uid_clients *uids;
 
 	/* publisher_pages.c's */
 	struct publisher *bpf;
@@ -84,17 +89,20 @@ int publish_add(struct publish *p, struct message *m, struct client **ret);
 /** publish_hello() - answer a client; the descriptors stay ours. */
 void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr);
 
-/** publish_tell() - say something to the keeper. @fd: goes with it; -1: none */
-void publish_tell(enum pub_op op, uint64_t id, uint32_t flags, int fd);
-
 /** publish_page() - serve one of the kernel's pages. Return: 0; -errno. */
 int publish_page(struct publish *p, struct message *m);
+
+/** publish_is_slow() - does it take long to serve it? */
+bool publish_is_slow(struct publish *p, const struct message *m);
 
 /** publish_account() - serve what a process or a control group uses. Return: 0; -errno. */
 int publish_account(struct publish *p, struct message *m);
 
 /** publish_page_left() - a client who had a page has gone. */
 void publish_page_left(struct publish *p, struct client *c);
+
+/** publish_sweep() - accounts that nobody has used for some time end. */
+void publish_sweep(struct publish *p);
 
 /** publish_unload() - nobody has a page: no more are written. */
 void publish_unload(struct publish *p);

@@ -2,7 +2,8 @@
 /*
  * publisher_pages.c - the kernel's pages, by BPF where it reaches and else by the sampler; accounts of processes and control groups, by BPF alone.
  *
- * An account is made when its entry is first opened, and ends with its last client.
+ * An account is made when its entry is first opened, and ends some time after its last client: making one takes long, and must not
+ * be had again and again for nothing.
  */
 #include <base/log.h>
 #include <daemon/publisher_internal.h>
@@ -10,17 +11,21 @@
 #include <engine/bpf/publisher.h>
 #include <engine/sample/sampler.h>
 #include <errno.h>
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 #include <utlist.h>
 
 #define SAMPLE_USEC (SAMPLER_PERIOD_NS / 1000)
 #define ACCOUNTS_MAX 256
 #define ACCOUNTS_UID_MAX 64
+#define LINGER_USEC 10000000ULL /* without clients */
+#define LINGER_MIN_USEC 1000000ULL /* if another is wanted instead */
 
 _Static_assert(PUBLISHER_TICK_NS == SAMPLER_PERIOD_NS, "one timer for both");
 
-/* @uid: who opened it first, and whose share it is of */
+/* @uid: who opened it first, and whose part it is of */
 struct account {
 	uint64_t entry;
 	uid_t uid;
@@ -28,6 +33,7 @@ struct account {
 	int slot;
 	int fd;
 	unsigned int nr_clients;
+	uint64_t left_usec; /* when the last one went */
 	struct account *prev, *next;
 };
 
@@ -51,7 +57,7 @@ static int load(struct publish *p)
 					strerror(-r));
 		}
 		p->tried = true;
-		publish_tell(PUB_READY, 0, p->bpf ? SHM_BPF_WORKS : SHM_BPF_NONE, -1);
+		kept_tell(PUB_READY, 0, p->bpf ? SHM_BPF_WORKS : SHM_BPF_NONE, -1);
 	}
 	for (int i = 0; i < NR_PORT_PAGES; i++)
 		if (!p->bpf || publisher_fd(p->bpf, i) < 0)
@@ -59,8 +65,13 @@ static int load(struct publish *p)
 	return sampler_new(&p->sampler, &sampler);
 }
 
+static void end_account(struct publish *p, struct account *a);
+
 void publish_unload(struct publish *p)
 {
+	/* Nobody has one any more. */
+	while (p->accounts)
+		end_account(p, p->accounts);
 	publisher_free(p->bpf);
 	sampler_free(p->sampler);
 	p->bpf = NULL;
@@ -135,18 +146,68 @@ static void end_account(struct publish *p, struct account *a)
 	want_timer(p);
 }
 
+static uint64_t now_usec(const struct publish *p)
+{
+	uint64_t usec = 0;
+
+	sd_event_now(p->event, CLOCK_MONOTONIC, &usec);
+	return usec;
+}
+
+void publish_sweep(struct publish *p)
+{
+	uint64_t now = now_usec(p);
+	struct account *a, *tmp;
+	bool more = false;
+
+	DL_FOREACH_SAFE(p->accounts, a, tmp) {
+		if (a->nr_clients)
+			continue;
+		if (now >= a->left_usec + LINGER_USEC)
+			end_account(p, a);
+		else
+			more = true;
+	}
+	if (more) {
+		sd_event_source_set_time_relative(p->sweep, LINGER_USEC / 4);
+		sd_event_source_set_enabled(p->sweep, SD_EVENT_ONESHOT);
+	}
+}
+
+/* Is there room for another one of @uid? If need be, that which nobody has used for the longest time goes. */
+static int make_room(struct publish *p, uid_t uid)
+{
+	struct account *a, *oldest = NULL;
+	unsigned int n = 0;
+	bool full;
+
+	DL_FOREACH(p->accounts, a)
+		n += a->uid == uid;
+	full = p->nr_accounts >= ACCOUNTS_MAX;
+	if (!full && (n < ACCOUNTS_UID_MAX || uid == 0))
+		return 0;
+	DL_FOREACH(p->accounts, a)
+		if (!a->nr_clients && (a->uid == uid || (full && n < ACCOUNTS_UID_MAX)) &&
+		    (!oldest || a->left_usec < oldest->left_usec))
+			oldest = a;
+	if (!oldest)
+		return -EDQUOT;
+	if (uid != 0 && now_usec(p) < oldest->left_usec + LINGER_MIN_USEC)
+		return -EAGAIN;
+	end_account(p, oldest);
+	return 0;
+}
+
 static int new_account(struct publish *p, const struct message *m, struct account **ret)
 {
 	bool cgroup = m->open.what == PORT_WHAT_CGROUP;
-	struct account *a, *other;
-	unsigned int n = 0;
+	struct account *a;
 	uint64_t size;
 	int r;
 
-	DL_FOREACH(p->accounts, other)
-		n += other->uid == m->open.uid;
-	if (p->nr_accounts >= ACCOUNTS_MAX || (n >= ACCOUNTS_UID_MAX && m->open.uid != 0))
-		return -EDQUOT;
+	r = make_room(p, m->open.uid);
+	if (r < 0)
+		return r;
 	a = calloc(1, sizeof(*a));
 	if (!a)
 		return -ENOMEM;
@@ -165,6 +226,27 @@ static int new_account(struct publish *p, const struct message *m, struct accoun
 	return 0;
 }
 
+/* Has what it is of come to its end? */
+static bool has_ended(const struct account *a, int target)
+{
+	struct pollfd f = { .fd = target, .events = POLLIN };
+
+	return a->cgroup ? faccessat(target, "cgroup.procs", F_OK, 0) < 0 : poll(&f, 1, 0) == 1;
+}
+
+bool publish_is_slow(struct publish *p, const struct message *m)
+{
+	struct account *a;
+
+	/* To get a pool of one's own takes long, too. */
+	if (m->open.what == PORT_WHAT_RULE)
+		return !(m->open.flags & (PORT_OPEN_HOLD | PORT_OPEN_DROP)) && (m->open.access & 2);
+	if (m->open.what != PORT_WHAT_TASK && m->open.what != PORT_WHAT_CGROUP)
+		return false;
+	DL_SEARCH_SCALAR(p->accounts, a, entry, m->open.entry);
+	return !a;
+}
+
 int publish_account(struct publish *p, struct message *m)
 {
 	struct account *a;
@@ -179,6 +261,10 @@ int publish_account(struct publish *p, struct message *m)
 	if (!p->bpf)
 		return -EOPNOTSUPP;
 	DL_SEARCH_SCALAR(p->accounts, a, entry, m->open.entry);
+	if (a && !a->nr_clients && has_ended(a, m->target)) {
+		end_account(p, a);
+		a = NULL;
+	}
 	r = a ? 0 : new_account(p, m, &a);
 	if (r < 0)
 		return r;
@@ -199,7 +285,9 @@ void publish_page_left(struct publish *p, struct client *c)
 	p->nr_pages--;
 	if (c->sampled)
 		p->nr_sampled--;
-	if (c->account && --c->account->nr_clients == 0)
-		end_account(p, c->account);
+	if (c->account && --c->account->nr_clients == 0) {
+		c->account->left_usec = now_usec(p);
+		publish_sweep(p);
+	}
 	want_timer(p);
 }

@@ -2,7 +2,7 @@
 /*
  * publishing.c - see publishing.h.
  *
- * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a publisher that cannot start costs
+ * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a server that cannot start costs
  * little. Whoever asks meanwhile waits as long as he likes to.
  */
 #include <base/cleanup.h>
@@ -24,6 +24,7 @@
 #define PAUSE_MS 100
 #define PAUSE_MAX_MS 10000
 #define EXIT_WAIT_MS 2000
+#define DYING_MAX 2048 /* messages */
 
 struct kept {
 	uint64_t id;
@@ -33,7 +34,7 @@ struct kept {
 
 struct publishing {
 	struct publishing_conf conf;
-	int sock[2]; /* the workers' end, the publisher's */
+	int sock[2]; /* the workers' end, the server's */
 	int channel;
 	pid_t pid;
 	bool killed;
@@ -78,6 +79,11 @@ bool publishing_keeps(const struct publishing *p)
 	return p->nr_kept > 0;
 }
 
+bool publishing_runs(const struct publishing *p)
+{
+	return p->nr_kept > 0 || p->pid > 0;
+}
+
 static bool is_wanted(const struct publishing *p)
 {
 	struct pollfd f = { .fd = p->sock[1], .events = POLLIN };
@@ -102,11 +108,11 @@ static void start(struct publishing *p)
 		return;
 	}
 	r = p->conf.start(p->conf.ctx,
-			  (int[SPAWN_PASS]){ p->sock[1], sock[1], -1, -1, -1, -1, -1 });
+			  (int[SPAWN_PASS]){ p->sock[1], sock[1], -1, -1, -1, -1, -1, -1 });
 	close(sock[1]);
 	if (r < 0) {
 		close(sock[0]);
-		log_error("cannot start the publisher of ports: %s", strerror(-r));
+		log_error("cannot start %s: %s", p->conf.what, strerror(-r));
 		failed(p);
 		return;
 	}
@@ -116,7 +122,7 @@ static void start(struct publishing *p)
 	p->started_ms = now_ms();
 }
 
-static void kill_publisher(struct publishing *p)
+static void kill_server(struct publishing *p)
 {
 	if (p->pid <= 0)
 		return;
@@ -126,7 +132,7 @@ static void kill_publisher(struct publishing *p)
 
 void publishing_restart(struct publishing *p)
 {
-	kill_publisher(p);
+	kill_server(p);
 }
 
 void publishing_poll(const struct publishing *p, struct pollfd *ret)
@@ -175,14 +181,15 @@ static void answer_fetch(struct publishing *p, uint32_t n)
 	}
 	/* One that does not take its answers is as good as dead. */
 	if (sendmsg(p->channel, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EAGAIN)
-		kill_publisher(p);
+		kill_server(p);
 }
 
 static bool on_message(struct publishing *p, const struct keep_query *q, int *fd)
 {
 	switch (q->op) {
 	case PUB_READY:
-		p->conf.shm->bpf = q->flags == SHM_BPF_WORKS ? SHM_BPF_WORKS : SHM_BPF_NONE;
+		if (p->conf.ready)
+			*p->conf.ready = q->flags;
 		return true;
 	case PUB_STORE:
 		if (*fd < 0 || p->nr_kept == PUB_KEPT_MAX)
@@ -232,8 +239,8 @@ static void take_message(struct publishing *p)
 	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
 	if (n != sizeof(q) || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || !on_message(p, &q, &fd)) {
-		log_error("the publisher of ports sent what is no message; replacing it");
-		kill_publisher(p);
+		log_error("%s sent what is no message; replacing it", p->conf.what);
+		kill_server(p);
 	}
 	if (fd >= 0)
 		table_close(p->conf.table, fd);
@@ -260,7 +267,7 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 	if (pid != p->pid || pid == 0)
 		return false;
 	/* What it has sent counts: a rule's descriptors. */
-	for (unsigned int i = 0; i < PUB_KEPT_MAX * 2 && p->channel >= 0 && !p->killed; i++) {
+	for (unsigned int i = 0; i < DYING_MAX && p->channel >= 0 && !p->killed; i++) {
 		struct pollfd f = { .fd = p->channel, .events = POLLIN };
 
 		if (poll(&f, 1, 0) <= 0)
@@ -275,10 +282,10 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 		p->pause_ms = 0; /* it had nothing more to do */
 	} else {
 		if (WIFSIGNALED(status))
-			log_error("the publisher of ports was ended by signal %d (%s)",
-				  WTERMSIG(status), strsignal(WTERMSIG(status)));
+			log_error("%s was ended by signal %d (%s)", p->conf.what, WTERMSIG(status),
+				  strsignal(WTERMSIG(status)));
 		else
-			log_error("the publisher of ports ended by itself with status %d",
+			log_error("%s ended by itself with status %d", p->conf.what,
 				  WEXITSTATUS(status));
 		if (sound)
 			p->pause_ms = 0;

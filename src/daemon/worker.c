@@ -35,6 +35,7 @@
 #include <wire/fuse.h>
 #include <wire/keep.h>
 
+#define RETELL_USEC 500000
 #define SWEEP_USEC 1000000
 #define FDS_MAX 100000 /* entries' descriptors that a worker keeps at hand */
 #define CONNS_MAX 4096
@@ -62,6 +63,7 @@ struct worker {
 	struct ctl *ctl;
 	sd_event *event;
 	sd_event_source *sweep;
+	sd_event_source *retell;
 	int64_t reclaimed_ms;
 	struct aside *aside;
 	struct aside *closers; /* apart, so that calls that hang do not keep descriptors open */
@@ -179,6 +181,23 @@ static void removed(struct tree *t, struct entry *e)
 
 	if (w->fuse)
 		fuse_removed(w->fuse, e);
+}
+
+/* The publisher's socket is full, because it is stopped, or new in a crowd: try again and again. */
+static void port_untold(struct tree *t)
+{
+	struct worker *w = t->owner;
+
+	sd_event_source_set_time_relative(w->retell, RETELL_USEC);
+	sd_event_source_set_enabled(w->retell, SD_EVENT_ONESHOT);
+}
+
+static int on_retell(sd_event_source *s, uint64_t usec, void *ctx)
+{
+	struct worker *w = ctx;
+
+	port_restored(w->tree, true);
+	return 0;
 }
 
 static void names_changed(struct tree *t)
@@ -398,6 +417,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 	w->tree->names_changed = names_changed;
 	w->tree->removed = removed;
 	w->tree->reclaim = reclaim;
+	w->tree->port_untold = port_untold;
 	w->tree->relay = w->relay;
 	w->tree->aside = w->aside;
 	w->tree->poller = w->poller;
@@ -407,6 +427,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
 	w->tree->publisher = WORKER_PUBLISHER;
+	w->tree->merger = WORKER_MERGER;
 	return 0;
 }
 
@@ -467,7 +488,14 @@ static int start(struct worker *w)
 	r = keep_restore(w->keep, w->tree, w->snapshot, len);
 	if (r < 0)
 		return r;
+	r = sd_event_add_time_relative(w->event, &w->retell, CLOCK_MONOTONIC, 0, 100000, on_retell,
+				       w);
+	if (r >= 0)
+		r = sd_event_source_set_enabled(w->retell, SD_EVENT_OFF);
+	if (r < 0)
+		return r;
 	port_restored(w->tree, w->hello->rules_kept);
+	ksm_restored(w->tree, w->hello->partitions_kept);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

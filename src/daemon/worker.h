@@ -17,6 +17,7 @@ enum worker_fd {
 	WORKER_RING,
 	WORKER_SNAPSHOT,
 	WORKER_PUBLISHER,
+	WORKER_MERGER,
 	WORKER_FD_END,
 };
 
@@ -37,7 +38,7 @@ struct worker_hello {
 	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
 	uint32_t may_bpf; /* may load BPF programs, of which the kernel tells enough */
 	uint32_t rules_kept; /* the keeper has something of the publisher's */
-	uint32_t pad;
+	uint32_t partitions_kept; /* or of the merger's */
 	unsigned char ring_params[120];
 };
 
@@ -46,6 +47,9 @@ int worker_run(const struct config *c);
 
 /** sandbox_publisher() - the same for the publisher. Return: 0; -errno. */
 int sandbox_publisher(bool privileged);
+
+/** sandbox_merger() - the same for the merger. Return: 0; -errno. */
+int sandbox_merger(bool privileged);
 
 /** sandbox_override() - while pages are loaded: pass over modes of files, as the making of a control group takes. */
 void sandbox_override(bool on);

@@ -27,6 +27,8 @@ struct keep {
 	struct backing *backings;
 };
 
+#define CROWDED_MS 5000
+
 static size_t padded(size_t n)
 {
 	return (n + 7) & ~(size_t)7;
@@ -52,9 +54,14 @@ static void send_message(struct keep *k, const void *bytes, size_t len, int fd)
 		};
 		memcpy(CMSG_DATA(&control.h), &fd, sizeof(fd));
 	}
-	do
+	for (unsigned int i = 0;; i++) {
 		n = sendmsg(k->fd, &m, MSG_NOSIGNAL);
-	while (n < 0 && errno == EINTR);
+		if (n >= 0 || (errno != EINTR && (errno != ETOOMANYREFS || i > CROWDED_MS)))
+			break;
+		/* Others of our user have too many descriptors in flight. */
+		if (errno == ETOOMANYREFS)
+			usleep(1000);
+	}
 	if (n != (ssize_t)len)
 		k->lost();
 }

@@ -11,6 +11,7 @@
 /** kinds - every kind, NULL-terminated; a folder has a directory for each. */
 extern const struct kind *const kinds[];
 
+extern const struct kind kind_ksm;
 extern const struct kind kind_mem;
 extern const struct kind kind_port;
 extern const struct kind kind_srv;
@@ -20,5 +21,11 @@ extern const struct kind kind_srv;
  * @rules_kept: the keeper keeps some for it, which may be no more
  */
 void port_restored(struct tree *t, bool rules_kept);
+
+/**
+ * ksm_restored() - a worker has begun: tell the merger which partitions there are.
+ * @kept: the keeper keeps something for it; else it need not be told
+ */
+void ksm_restored(struct tree *t, bool kept);
 
 #endif

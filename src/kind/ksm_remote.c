@@ -7,9 +7,14 @@
 #include <engine/merge/inside.h>
 #include <fcntl.h>
 #include <kind/ksm_remote.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
+
+#define STACK_DEEP 61440u /* bytes; it has 64 KiB */
 
 /* What a mapping's flags in /proc/PID/smaps say; a flag is two letters. */
 static bool has_flag(const char *flags, const char *two)
@@ -62,6 +67,28 @@ static int add_area(struct areas *areas)
 	return 0;
 }
 
+/* Add what of the mapping lies in the ranges that may be merged. */
+static int add_listed(struct areas *areas, const struct ksm_remote *remote)
+{
+	struct merge_area whole = areas->now;
+	int r = 0;
+
+	if (remote->guest && !(whole.flags & MERGE_KEEP_DONTFORK))
+		return 0;
+	if (!remote->only)
+		return add_area(areas);
+	for (size_t i = 0; i < remote->nr_only && r == 0; i++) {
+		const struct ksm_range *range = &remote->only[i];
+
+		areas->now.start = range->start > whole.start ? range->start : whole.start;
+		areas->now.end = range->end < whole.end ? range->end : whole.end;
+		if (areas->now.start < areas->now.end)
+			r = add_area(areas);
+	}
+	areas->now = whole;
+	return r;
+}
+
 /* The first line of a mapping, "start-end perms offset dev inode  name". */
 static bool begin_area(struct areas *areas, const struct agent *agent, const char *line,
 		       uint64_t start, uint64_t end)
@@ -95,7 +122,7 @@ static int remote_areas(void *arg, uint64_t start, uint64_t end, struct merge_ar
 		if (line[0] >= 'A' && line[0] <= 'Z') {
 			if (areas.fit && strncmp(line, "VmFlags:", 8) == 0 &&
 			    take_flags(line, &areas.now.flags) && areas.now.start < areas.now.end)
-				r = add_area(&areas);
+				r = add_listed(&areas, remote);
 			continue;
 		}
 		if (begin_area(&areas, &remote->agent, line, start, end) && areas.now.start >= end)
@@ -117,9 +144,39 @@ static int remote_read(void *arg, uint64_t addr, void *pages, uint32_t nr_pages)
 	struct ksm_remote *remote = arg;
 	struct iovec to = { .iov_base = pages, .iov_len = (size_t)nr_pages * MERGE_PAGE };
 	struct iovec from = { .iov_base = (void *)(uintptr_t)addr, .iov_len = to.iov_len };
-	ssize_t n = process_vm_readv(remote->target.pid, &to, 1, &from, 1, 0);
+	struct pollfd ended = { .fd = remote->thread, .events = POLLIN };
+	ssize_t n;
 
-	return n < 0 ? -errno : (int)(n / MERGE_PAGE);
+	if (remote->before_read && !remote->before_read(remote->arg, nr_pages))
+		return -ECANCELED;
+	if (remote->mem >= 0 && remote->thread < 0)
+		n = pread(remote->mem, pages, to.iov_len, (off_t)addr);
+	else
+		n = process_vm_readv(remote->target.pid, &to, 1, &from, 1, 0);
+	if (n < 0)
+		return -errno;
+	/* As long as our thread lives it is the memory that it lives in. */
+	if (remote->thread >= 0 && poll(&ended, 1, 0) != 0)
+		return -EAGAIN;
+	return (int)(n / MERGE_PAGE);
+}
+
+int ksm_remote_bind(struct ksm_remote *remote, int mem)
+{
+	uint64_t at = remote->agent.area + remote->agent.area_len - STACK_DEEP, word[2], seen[2];
+
+	remote->mem = mem;
+	if (!remote->agent.pid)
+		return 0;
+	remote->thread = (int)syscall(SYS_pidfd_open, remote->agent.freeze.agent, O_EXCL);
+	if (remote->thread < 0)
+		return errno == EINVAL ? -EOPNOTSUPP : -EAGAIN;
+	/* Deep in our thread's stack, where it never comes. */
+	if (getrandom(word, sizeof(word), 0) != sizeof(word) ||
+	    pwrite(remote->agent.freeze.mem, word, sizeof(word), (off_t)at) != sizeof(word) ||
+	    pread(mem, seen, sizeof(seen), (off_t)at) != sizeof(seen))
+		return -EAGAIN;
+	return memcmp(word, seen, sizeof(word)) == 0 ? 0 : -EAGAIN;
 }
 
 static int remote_apply(void *arg, const struct merge_batch *batch, struct merge_answer *ret)
@@ -186,8 +243,9 @@ int ksm_remote_open(struct ksm_remote *remote, pid_t pid, int pidfd, int device,
 					   sizeof(struct merge_answer) };
 	int r;
 
-	*remote =
-		(struct ksm_remote){ .agent = { .sock = -1, .freeze = { .mem = -1, .task = -1 } } };
+	*remote = (struct ksm_remote){ .agent = { .sock = -1, .freeze = { .mem = -1, .task = -1 } },
+				       .mem = -1,
+				       .thread = -1 };
 	*target = (struct merge_target){
 		.ops = &ops, .arg = remote, .pid = pid, .pagemap = -1, .maps = -1
 	};
@@ -215,5 +273,7 @@ void ksm_remote_close(struct ksm_remote *remote)
 		close(remote->target.pagemap);
 	if (remote->target.maps >= 0)
 		close(remote->target.maps);
-	remote->target.pagemap = remote->target.maps = -1;
+	if (remote->thread >= 0)
+		close(remote->thread);
+	remote->target.pagemap = remote->target.maps = remote->thread = remote->mem = -1;
 }

@@ -15,15 +15,14 @@
 #include <base/proc.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <kind/hand.h>
 #include <kind/kinds.h>
 #include <kind/later.h>
 #include <kind/port_internal.h>
-#include <linux/sockios.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
@@ -32,7 +31,6 @@
 #include <wire/keep.h>
 #include <wire/port_pages.h>
 
-#define QUEUE_MAX 65536 /* bytes that a server has not read yet, as the kernel counts them */
 #define OPEN_FDS 3
 
 #ifndef SO_PEERPIDFD
@@ -236,6 +234,7 @@ static int port_replace(struct entry *e, struct request *rq)
 	r = check_target(e->tree, what, rq);
 	if (r < 0)
 		return r;
+	port_queue_ended(e);
 	set_poster(p, rq);
 	return 0;
 }
@@ -256,7 +255,7 @@ static int tell(const struct tree *t, uint64_t entry, uint32_t flags, const int 
 		.entry = entry,
 	};
 
-	return port_send(t->publisher, &open, fds, nr);
+	return hand_over(t->publisher, &open, sizeof(open), fds, nr);
 }
 
 static void hold_work(struct later *l)
@@ -306,12 +305,22 @@ static int port_created(struct entry *e, struct request *rq)
 	return r;
 }
 
-static void drop_rule(struct entry *e)
+/* What could not be told is told later, with all else: the worker has the hook. */
+static void untold(struct tree *t)
+{
+	if (t->port_untold)
+		t->port_untold(t);
+}
+
+/* Nobody can open it any more. */
+static void port_ended(struct entry *e)
 {
 	const struct port_priv *p = e->priv;
 
-	if (p->what == PORT_WHAT_RULE)
-		tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0);
+	if (p->what == PORT_WHAT_SERVICE)
+		port_queue_ended(e);
+	else if (p->what == PORT_WHAT_RULE && tell(e->tree, e->id, PORT_OPEN_DROP, NULL, 0) < 0)
+		untold(e->tree);
 }
 
 void port_restored(struct tree *t, bool rules_kept)
@@ -339,7 +348,9 @@ void port_restored(struct tree *t, bool rules_kept)
 	if (!begun && rules_kept)
 		r = tell(t, 0, PORT_OPEN_HOLD, NULL, 0);
 	if (r == 0 && (begun || rules_kept))
-		tell(t, 0, PORT_OPEN_DROP, NULL, 0);
+		r = tell(t, 0, PORT_OPEN_DROP, NULL, 0);
+	if (r < 0)
+		untold(t);
 }
 
 /* By the mount a port is text, made anew at each reading from the beginning. */
@@ -404,46 +415,6 @@ int port_pair(int ret[2])
 	return 0;
 }
 
-int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr)
-{
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int) * OPEN_FDS)];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)open, .iov_len = sizeof(*open) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-	int queued;
-
-	if (ioctl(server, SIOCOUTQ, &queued) < 0)
-		return -errno;
-	if (queued > QUEUE_MAX)
-		return -EAGAIN;
-	if (nr) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);
-		control.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(sizeof(int) * nr),
-		};
-		memcpy(CMSG_DATA(&control.h), fds, sizeof(int) * nr);
-	}
-	if (sendmsg(server, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-		return 0;
-	switch (errno) {
-	case EPIPE:
-	case ECONNRESET:
-	case ENOTCONN:
-		return -ECONNREFUSED;
-	case ETOOMANYREFS:
-	case ENOMEM:
-	case ENOBUFS:
-		return -EAGAIN;
-	default:
-		return -errno;
-	}
-}
-
 /* The pidfd of the process at the other end of a connection. Return: -1: there is none to be had. */
 static int peer_pidfd(const struct cred *c)
 {
@@ -464,8 +435,8 @@ static void handover_work(struct later *l)
 {
 	struct handover *h = l->data;
 
-	l->result =
-		port_send(l->fd, &h->open, (int[]){ h->pair[1], h->pidfd }, h->pidfd >= 0 ? 2 : 1);
+	l->result = hand_over(l->fd, &h->open, sizeof(h->open), (int[]){ h->pair[1], h->pidfd },
+			      h->pidfd >= 0 ? 2 : 1);
 }
 
 static void close_both(struct handover *h)
@@ -479,6 +450,7 @@ static void handed_over(struct later *l)
 	struct tree *t = l->e->tree;
 	struct handover *h = l->data;
 
+	port_sent(l->e->id);
 	close_both(h);
 	if (l->result == 0 && l->rq)
 		l->rq->out_fd = h->pair[0];
@@ -492,11 +464,14 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	struct handover *h, copy;
 	int r = entry_fd(e);
 
+	if (r >= 0)
+		r = port_reserve(e, rq->cred->uid);
 	if (r < 0)
 		return r;
 	h = calloc(1, sizeof(*h));
 	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
+		port_sent(e->id);
 		free(h);
 		return r;
 	}
@@ -509,6 +484,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
 	if (r == -ENOMEM || r == -ENFILE) {
+		port_sent(e->id);
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
@@ -528,9 +504,14 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		if (target < 0)
 			return target;
 	}
-	r = port_pair(pair);
+	r = port_reserve(e, rq->cred->uid);
 	if (r < 0)
 		return r;
+	r = port_pair(pair);
+	if (r < 0) {
+		port_sent(0);
+		return r;
+	}
 	port_fill_open(&open, e, rq, want);
 	fds[nr++] = pair[1];
 	if (p->what == PORT_WHAT_RULE)
@@ -543,7 +524,8 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		open.flags |= PORT_OPEN_TARGET;
 		fds[nr++] = target;
 	}
-	r = port_send(e->tree->publisher, &open, fds, (unsigned int)nr);
+	r = hand_over(e->tree->publisher, &open, sizeof(open), fds, (unsigned int)nr);
+	port_sent(0);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
@@ -594,8 +576,8 @@ const struct kind kind_port = {
 	.dir_mode = 01777,
 	.create = port_create,
 	.created = port_created,
-	.destroy = drop_rule,
-	.unnamed = drop_rule,
+	.destroy = port_ended,
+	.unnamed = port_ended,
 	.replace = port_replace,
 	.told = true,
 	.open = port_open,

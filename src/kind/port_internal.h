@@ -33,11 +33,16 @@ void port_fill_open(struct port_open *ret, struct entry *e, const struct request
 		    unsigned int access);
 
 /**
- * port_send() - hand somebody over to a server, without waiting.
- * @fds: @nr of them, as port_serve.h says
- * Return: 0; -EAGAIN it has enough waiting; -ECONNREFUSED it is gone; -errno.
+ * port_reserve() - may @uid be handed over to an entry's server? Then port_sent() is due.
+ * Return: 0; -EAGAIN the server has not taken those that were before, or its owner's servers have too many.
  */
-int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr);
+int port_reserve(struct entry *e, uid_t uid);
+
+/** port_sent() - what was reserved has been sent, or will not be. @service: its entry's number; 0: the publisher */
+void port_sent(uint64_t service);
+
+/** port_queue_ended() - a service's entry is gone, or its socket is another one now. */
+void port_queue_ended(struct entry *e);
 
 /** port_pair() - a client's end and its server's, on which only the server can send. Return: 0; -errno. */
 int port_pair(int ret[2]);

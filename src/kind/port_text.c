@@ -11,7 +11,7 @@
  * does not matter. Memory of others is never mapped here but a BPF map, which cannot fault. A server that does not answer, or
  * answers nonsense, costs the time of those who read it.
  *
- * The text is made at the reading from offset 0 and kept for the handle's later ones, if it is still at hand; else it is made anew, as /proc does.
+ * The text is made at the reading from offset 0 and kept for the handle's later ones (kind/texts.h).
  */
 #include <base/cleanup.h>
 #include <core/tree.h>
@@ -19,7 +19,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <kind/hand.h>
 #include <kind/port_internal.h>
+#include <kind/texts.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
@@ -31,13 +33,11 @@
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
-#include <uthash.h>
 #include <wire/port.h>
 
 #define ANSWER_MS 2000
 #define PAGE_BYTES_MAX (4u << 20)
 #define TEXT_MAX (1u << 20)
-#define TEXTS_MAX 64 /* kept */
 #define FDS_MAX 253 /* in one packet, by the kernel */
 #define BPF_ARRAY 2
 #define BPF_MMAPABLE (1u << 10)
@@ -47,18 +47,9 @@ const char *const port_attrs[] = { "fields",    "source",    "version", "size",
 
 enum { ATTR_FIELDS, ATTR_SOURCE, ATTR_VERSION, ATTR_SIZE, ATTR_PERIOD, ATTR_SAMPLE, ATTR_TEXT };
 
-/* A text that somebody is reading. */
-struct kept {
-	uint64_t word;
-	char *text;
-	size_t len;
-	UT_hash_handle hh;
-};
-
-static struct kept *texts;
-
 /*
  * One reading, by a thread.
+ * @service: its entry's number; 0: it is the publisher
  * @server, @target: borrowed: the entry is pinned, or they are our own
  * @fds: what came: closed by the loop, since that may wait
  */
@@ -67,6 +58,7 @@ struct reading {
 	struct tree *tree;
 	struct entry *pinned;
 	uid_t owner;
+	uint64_t service;
 	struct request *rq;
 	int server;
 	int target;
@@ -400,7 +392,7 @@ static int read_page(struct reading *r)
 	r->fds[r->nr_fds++] = pair[0];
 	fds[0] = pair[1];
 	fds[1] = r->target;
-	result = port_send(r->server, &r->open, fds, r->target >= 0 ? 2 : 1);
+	result = hand_over(r->server, &r->open, sizeof(r->open), fds, r->target >= 0 ? 2 : 1);
 	close(pair[1]);
 	if (result == 0)
 		result = take_hello(r, deadline);
@@ -427,53 +419,12 @@ static void work(struct aside_job *j)
 	r->result = read_page(r);
 }
 
-static void drop_text(struct kept *k)
-{
-	HASH_DEL(texts, k);
-	free(k->text);
-	free(k);
-}
-
-static struct kept *find_text(uint64_t word)
-{
-	struct kept *k;
-
-	HASH_FIND(hh, texts, &word, sizeof(word), k);
-	return k;
-}
-
-/* The oldest goes first. */
-static struct kept *keep_text(uint64_t word, char *text, size_t len)
-{
-	struct kept *k = find_text(word);
-
-	if (k)
-		drop_text(k);
-	if (HASH_COUNT(texts) >= TEXTS_MAX)
-		drop_text(texts);
-	k = calloc(1, sizeof(*k));
-	if (!k)
-		return NULL;
-	*k = (struct kept){ .word = word, .text = text, .len = len };
-	HASH_ADD(hh, texts, word, sizeof(k->word), k);
-	return k;
-}
-
-static int give(struct request *rq, char *text, size_t len)
-{
-	size_t off = rq->offset < len ? rq->offset : len;
-
-	rq->out = (struct iovec){ .iov_base = text + off,
-				  .iov_len = len - off < rq->len ? len - off : rq->len };
-	return (int)rq->out.iov_len;
-}
-
 static void done(struct aside_job *j)
 {
 	struct reading *r = (struct reading *)j;
 	struct request *rq = r->rq;
-	struct kept *k = NULL;
 
+	port_sent(r->service);
 	for (unsigned int i = 0; i < r->nr_fds; i++)
 		r->tree->close_fd(r->tree, r->owner, r->fds[i]);
 	if (rq && r->result == 0) {
@@ -481,10 +432,7 @@ static void done(struct aside_job *j)
 			r->result = r->len > rq->len ? -E2BIG : (int)r->len;
 			rq->out = (struct iovec){ .iov_base = r->text, .iov_len = r->len };
 		} else {
-			k = keep_text(rq->word, r->text, r->len);
-			if (k)
-				r->text = NULL;
-			r->result = k ? give(rq, k->text, k->len) : -ENOMEM;
+			r->result = texts_keep(rq, take_ptr(r->text), r->len);
 		}
 	}
 	if (rq)
@@ -509,8 +457,9 @@ static int start(struct entry *e, struct request *rq, int attr)
 {
 	const struct port_priv *p = e->priv;
 	struct tree *t = e->tree;
+	uint64_t service = p->what == PORT_WHAT_SERVICE ? e->id : 0;
 	struct reading *r;
-	int fd = -1;
+	int fd = -1, result;
 
 	if (!t->aside)
 		return -EOPNOTSUPP;
@@ -522,12 +471,17 @@ static int start(struct entry *e, struct request *rq, int attr)
 		if (fd < 0)
 			return fd;
 	}
-	r = calloc(1, sizeof(*r));
+	result = port_reserve(e, rq->cred->uid);
+	r = result == 0 ? calloc(1, sizeof(*r)) : NULL;
 	if (!r) {
+		if (result == 0)
+			port_sent(service);
 		if (e->has_fd)
 			entry_unpin(e);
-		return -ENOMEM;
+		/* Who reads a file is not told to come again. */
+		return result == 0 ? -ENOMEM : -EBUSY;
 	}
+	r->service = service;
 	r->job = (struct aside_job){ .work = work, .done = done };
 	r->tree = t;
 	r->pinned = e->has_fd ? e : NULL;
@@ -547,9 +501,9 @@ static int start(struct entry *e, struct request *rq, int attr)
 
 int port_read(struct entry *e, struct request *rq)
 {
-	struct kept *k = rq->offset ? find_text(rq->word) : NULL;
+	int r = texts_read(rq);
 
-	return k ? give(rq, k->text, k->len) : start(e, rq, ATTR_TEXT);
+	return r < 0 ? start(e, rq, ATTR_TEXT) : r;
 }
 
 int port_attr(struct entry *e, struct request *rq)
@@ -559,8 +513,5 @@ int port_attr(struct entry *e, struct request *rq)
 
 void port_close(struct entry *e, struct request *rq)
 {
-	struct kept *k = find_text(rq->word);
-
-	if (k)
-		drop_text(k);
+	texts_drop(rq->word);
 }

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * uffd.h - the kernel's layouts for moving pages and for scanning page tables, where the system's headers may be older.
  */

@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * inside.h - what is done inside the process whose pages are replaced: by the process itself, or by an agent in it.
  *

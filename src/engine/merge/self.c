@@ -1,4 +1,4 @@
-// SPDX-License-Identifier: GPL-2.0-or-later
+// SPDX-License-Identifier: LGPL-2.1-or-later
 /*
  * self.c - see self.h.
  */
@@ -33,21 +33,40 @@ struct merge_self {
 	unsigned int nr_open; /* targets: calls that read the memory */
 };
 
-int merge_self_new(int device, struct merge_self **ret)
+int merge_self_late(struct merge_self **ret)
 {
 	struct merge_self *self = calloc(1, sizeof(*self));
-	int r;
 
 	if (!self)
 		return -ENOMEM;
+	self->device = -1;
+	pthread_mutex_init(&self->lock, NULL);
+	*ret = self;
+	return 0;
+}
+
+void merge_self_device(struct merge_self *self, int device)
+{
+	if (self->device >= 0 && device >= 0)
+		close(device);
+	else if (device >= 0)
+		self->device = device;
+}
+
+int merge_self_new(int device, struct merge_self **ret)
+{
+	struct merge_self *self;
+	int r = merge_self_late(&self);
+
+	if (r < 0)
+		return r;
 	r = inside_init(&self->in, device);
 	if (r < 0) {
-		free(self);
+		merge_self_free(self);
 		return r;
 	}
 	self->device = device;
 	self->ready = true;
-	pthread_mutex_init(&self->lock, NULL);
 	*ret = self;
 	return 0;
 }

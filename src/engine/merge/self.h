@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * self.h - merging the caller's own memory: memory made for it, no ptrace, no other process.
  *
@@ -22,6 +22,15 @@ struct merge_self;
  * Return: 0; -EPERM not permitted to watch the kernel's page faults; -EOPNOTSUPP the kernel cannot move pages; -ENOMEM.
  */
 int merge_self_new(int device, struct merge_self **ret);
+
+/**
+ * merge_self_late() - the same without a userfaultfd, which is had when merging begins: memory can be made.
+ * Return: 0; -ENOMEM.
+ */
+int merge_self_late(struct merge_self **ret);
+
+/** merge_self_device() - use this /dev/userfaultfd, which becomes the object's, if it has none. @device: -1: none */
+void merge_self_device(struct merge_self *self, int device);
 
 /** merge_self_free() - its memory stays as it is and is not to be freed any more. @self: NULL is ignored */
 void merge_self_free(struct merge_self *self);

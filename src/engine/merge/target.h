@@ -1,4 +1,4 @@
-/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * target.h - a process whose memory is merged, as the engine sees it. Who can reach into it implements this: self.c for the
  * caller's own process; what is built on engine/remote for others.
