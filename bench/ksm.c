@@ -4,7 +4,7 @@
  *
  *	bench-ksm ROUNDS MIB [MIB...]
  *
- * The first MIB is the size for everything but growth, which is measured for all of them. Each measurement is made in a fresh process
+ * The first MIB is the size for everything but growth, which is measured for all others. Each measurement is made in a fresh process
  * with fresh memory, which is filled, merged, and compared with what it was filled with. Lines are as bench.h says; what is not a time
  * is in bytes.
  *
@@ -52,12 +52,14 @@ static const char *const set_names[] = { "guest-like", "all duplicate", "all uni
 /**
  * struct outcome - of one measurement; in memory that the measuring process shares with us.
  * @ns: until merged
+ * @cpu_ns: CPU time for it, of all who take part: little of what else the machine does is in it
  * @saved: bytes less in the process's proportional share of memory, the engine's own included
  * @freeze: how long the other process stood still: the median, and of 99 in 100 at most
  * @idle_ns: CPU time used in IDLE_S seconds after the call
  */
 struct outcome {
 	double ns;
+	double cpu_ns;
 	double saved;
 	double freeze[2];
 	double idle_ns;
@@ -157,12 +159,26 @@ static void rest(int64_t ns)
 		  NULL);
 }
 
-static double cpu_ns(void)
+static double clock_ns(clockid_t clock)
 {
 	struct timespec ts;
 
-	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &ts);
+	bench_zero(clock_gettime(clock, &ts), "clock");
 	return (double)ts.tv_sec * 1e9 + (double)ts.tv_nsec;
+}
+
+static double cpu_ns(void)
+{
+	return clock_ns(CLOCK_PROCESS_CPUTIME_ID);
+}
+
+static double cpu_ns_of(pid_t pid)
+{
+	clockid_t clock;
+
+	errno = clock_getcpuclockid(pid, &clock);
+	bench_zero(errno, "clock of a process");
+	return clock_ns(clock);
 }
 
 /* ---- the kernel's ---- */
@@ -177,7 +193,9 @@ static void by_kernel(void)
 	enum { SAMPLES = 100000 };
 	static uint64_t saved[SAMPLES];
 	static int64_t when[SAMPLES];
-	int64_t start, twice = 0;
+	static double cpu[SAMPLES];
+	int64_t start;
+	size_t done_at = 0;
 	uint64_t scans, last = 0, last_scan = 0;
 	double before, idle;
 	size_t n = 0;
@@ -187,6 +205,7 @@ static void by_kernel(void)
 	fill();
 	before = own_pss(getpid());
 	scans = ksm_value("full_scans");
+	idle = (double)ksm_daemon_cpu_ns();
 	start = bench_now_ns();
 	ksm_start();
 	for (;;) {
@@ -195,9 +214,10 @@ static void by_kernel(void)
 		if (n == SAMPLES || bench_now_ns() - start > KSM_PATIENCE_NS)
 			bench_die("the kernel's KSM does not come to an end");
 		when[n] = bench_now_ns() - start;
+		cpu[n] = (double)ksm_daemon_cpu_ns() - idle;
 		saved[n++] = ksm_saved();
-		if (done >= 2 && !twice)
-			twice = when[n - 1];
+		if (done >= 2 && !done_at)
+			done_at = n - 1;
 		/* Another scan has saved nothing more. */
 		if (done >= 3 && done != last_scan && saved[n - 1] == last)
 			break;
@@ -207,13 +227,14 @@ static void by_kernel(void)
 		rest(POLL_NS);
 	}
 	ksm_stop();
-	outcome->ns = (double)twice;
 	for (size_t i = 0; saved[n - 1] && i < n; i++) {
 		if (saved[i] >= saved[n - 1] - saved[n - 1] / 1000) {
-			outcome->ns = (double)when[i];
+			done_at = i;
 			break;
 		}
 	}
+	outcome->ns = (double)when[done_at];
+	outcome->cpu_ns = cpu[done_at];
 	outcome->saved = before - own_pss(getpid());
 	outcome->overhead = 64.0 * (double)ksm_process_value("ksm_rmap_items");
 	verify();
@@ -264,7 +285,9 @@ static void by_self(void)
 	fill();
 	before = own_pss(getpid());
 	zero(merge_self_open(self, &target), "own memory");
+	idle = cpu_ns();
 	outcome->ns = call(part, &target);
+	outcome->cpu_ns = cpu_ns() - idle;
 	merge_self_close(&target);
 	outcome->saved = before - own_pss(getpid());
 	idle = cpu_ns();
@@ -325,7 +348,7 @@ static void by_other(void)
 {
 	struct partition *part = partition_new(NULL);
 	struct ksm_remote remote;
-	double before;
+	double before, cpu;
 	int pidfd, status;
 	pid_t pid;
 
@@ -345,7 +368,9 @@ static void by_other(void)
 	before = own_pss(pid) + own_pss(getpid());
 	pidfd = bench_fd((int)syscall(SYS_pidfd_open, pid, 0), "pidfd");
 	zero(ksm_remote_open(&remote, pid, pidfd, -1, false), "reaching into the process");
+	cpu = cpu_ns() + cpu_ns_of(pid);
 	outcome->ns = call(part, &remote.target);
+	outcome->cpu_ns = cpu_ns() + cpu_ns_of(pid) - cpu;
 	outcome->freeze[0] = (double)agent_freeze_ns(&remote.agent, 0.5);
 	outcome->freeze[1] = (double)agent_freeze_ns(&remote.agent, 0.99);
 	outcome->nr_freezes = (double)remote.agent.nr_freezes;
@@ -390,6 +415,11 @@ static void emit(const char *what, const char *lane, unsigned int round, double 
 	bench_emit(group, lane, round, value);
 }
 
+static double gib(void)
+{
+	return (double)nr_pages * PAGE / (double)(1ull << 30);
+}
+
 static const struct {
 	const char *name;
 	void (*how)(void);
@@ -406,8 +436,8 @@ static void one_round(unsigned int round)
 			size_t i = round % 2 ? NR_LANES - 1 - k : k;
 			struct outcome o = measure(lanes[i].how);
 
-			emit("time for 1 GiB", lanes[i].name, round,
-			     o.ns * (double)(1ull << 30) / ((double)nr_pages * PAGE));
+			emit("time for 1 GiB", lanes[i].name, round, o.ns / gib());
+			emit("CPU time for 1 GiB", lanes[i].name, round, o.cpu_ns / gib());
 			if (set != UNIQUE)
 				emit("memory saved", lanes[i].name, round, o.saved);
 			if (set == GUESTS_LIKE && lanes[i].how != by_other)
@@ -438,7 +468,7 @@ static void growth(unsigned int round, unsigned long mib)
 	nr_pages = (uint64_t)mib << 8;
 	snprintf(name, sizeof(name), "%lu GiB", mib >> 10);
 	bench_emit("time for each GiB of own memory, guest-like", name, round,
-		   measure(by_self).ns * 1024 / (double)mib);
+		   measure(by_self).ns / gib());
 }
 
 int main(int argc, char **argv)
@@ -461,8 +491,8 @@ int main(int argc, char **argv)
 	for (unsigned int round = 0; round < rounds; round++) {
 		nr_pages = (uint64_t)mib[0] << 8;
 		one_round(round);
-		for (int i = 0; nr_sizes > 1 && i < nr_sizes; i++)
-			growth(round, mib[round % 2 ? nr_sizes - 1 - i : i]);
+		for (int i = 1; i < nr_sizes; i++)
+			growth(round, mib[round % 2 ? nr_sizes - i : i]);
 	}
 	ksm_give_back();
 	return 0;
