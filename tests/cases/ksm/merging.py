@@ -1,18 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""What the tests of merging real programs have in common: the engine at work on them, frames, the kernel's own KSM."""
+"""What the tests of merging real programs have in common: kshared at work on them, frames, the kernel's own KSM."""
 
 import contextlib
 import ctypes
+import json
 import mmap
 import os
 import re
 import signal
 import struct
-import subprocess
 import sys
 
 from folder import ROOT
-from processes import libc
+from processes import descendants, libc
 
 sys.path.insert(0, os.path.join(ROOT, "scripts"))
 import guest
@@ -26,37 +26,41 @@ def die_with_parent():
     libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
-class Result:
-    """What one call did; fields as in struct merge_result."""
-
-    def __init__(self, fields):
-        (self.scanned, self.merged, self.zero, self.unique, self.changed, self.pinned, self.mapping, self.limit,
-         self.saved_bytes) = (int(field) for field in fields)
-
-
 class Merger:
-    """The engine, by tests/unit/merge_tool.c. A partition is made when it is first named."""
+    """kshared ksm, on a folder. A partition is made when it is first named."""
 
-    def __init__(self):
-        self.process = subprocess.Popen(
-            [os.path.join(guest.build(), "tests/unit/merge-tool")], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            text=True, preexec_fn=die_with_parent)
+    def __init__(self, folder):
+        self.folder = folder
+        self.names = set()
 
-    def stop(self):
-        self.process.stdin.close()
-        self.process.stdout.close()
-        status = self.process.wait(20)
-        assert status == 0, f"the engine ended with status {status}"
+    @property
+    def pid(self):
+        """Of the merger; 0: it has not been needed yet."""
+        keeper = self.folder.status()["keeper_pid"]
+        return next((pid for pid in descendants(keeper) if "--merger" in command_of(pid)), 0)
 
-    def ask(self, *words):
-        """Return: a Result. Raises OSError, as the engine says."""
-        self.process.stdin.write(" ".join(str(word) for word in words) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline().split()
-        assert answer, "the engine has died"
-        if answer[0] == "error":
-            raise OSError(int(answer[1]), " ".join(answer[2:]))
-        return Result(answer[1:])
+    def __call__(self, verb, name, pids, *options):
+        """Return: what it says of each process, as a dictionary; a refusal fails, with what was said."""
+        done = self.refused(verb, name, pids, *options)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["processes"] if verb == "merge" else None
+
+    def refused(self, verb, name, pids, *options):
+        """Return: how the command ended."""
+        if name not in self.names:
+            assert self.folder.cli("ksm", "create", name).returncode == 0
+            self.names.add(name)
+        words = [word for pid in pids for word in ("--pid", str(pid))] + (["--json"] if verb == "merge" else [])
+        return self.folder.cli("ksm", verb, name, *words, *options, timeout=120)
+
+    def forget(self):
+        for name in self.names:
+            assert self.folder.cli("ksm", "rm", name).returncode == 0
+
+
+def command_of(pid):
+    with open(f"/proc/{pid}/cmdline") as file:
+        return file.read()
 
 
 def pss_kib(pid):

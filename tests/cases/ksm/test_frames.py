@@ -61,20 +61,24 @@ class Holder:
         os.write(self.ends[1], b"?")
         return os.read(self.ends[0], 1) == b"y"
 
+    def range(self):
+        return f"{self.address:x}-{self.address + NR_PAGES * PAGE:x}"
+
     def frames(self):
         return merging.frames(self.pid, self.address, NR_PAGES)
 
 
 class Partitions(harness.FolderCase):
     timeout = 120.0
+    descriptor_slack = 1 # the merger, which the first partition starts
 
     def test_two_partitions_have_no_frame_in_common(self):
         holders = [Holder(self), Holder(self), Holder(self)]
-        merger = merging.Merger()
-        self.addCleanup(merger.stop)
+        merger = merging.Merger(self.folder)
+        self.addCleanup(merger.forget)
         for name, holder in zip(("red", "blue", "blue"), holders):
-            result = merger.ask("merge", name, holder.pid, holder.address, NR_PAGES * PAGE)
-            self.assertGreaterEqual(result.merged, NR_PAGES - CONTENTS)
+            result, = merger("merge", name, [holder.pid], "--force", "--range", holder.range())
+            self.assertGreaterEqual(result["merged"], NR_PAGES - CONTENTS)
         for holder in holders:
             self.assertTrue(holder.is_unchanged())
         red, blue, other_blue = (set(holder.frames()) for holder in holders)

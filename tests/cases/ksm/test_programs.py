@@ -63,15 +63,15 @@ class Talk:
 
 class Programs(harness.FolderCase):
     timeout = 200.0
+    descriptor_slack = 1 # the merger, which the first partition starts
 
     def setUp(self):
-        self.merger = merging.Merger()
-        self.addCleanup(self.merger.stop)
+        self.merger = merging.Merger(self.folder)
+        self.addCleanup(self.merger.forget)
 
-    def merge(self, pid, at_least=1):
-        result = self.merger.ask("all", "real", pid)
-        self.assertGreaterEqual(result.merged, at_least)
-        return result
+    def merge(self, pid, at_least=0):
+        result, = self.merger("merge", "real", [pid], "--force")
+        self.assertGreaterEqual(result["merged"], at_least)
 
     def test_python(self):
         python = Talk(self, INTERPRETER, "-c", PYTHON)
@@ -79,12 +79,12 @@ class Programs(harness.FolderCase):
         self.merge(python.pid, 1500)
         for _ in range(ROUNDS):
             self.assertEqual(python.ask("digest"), before)
-            self.merger.ask("all", "real", python.pid)
+            self.merge(python.pid)
         # The same changes in a process that nobody touches.
         other = Talk(self, INTERPRETER, "-c", PYTHON)
         for _ in range(ROUNDS):
             self.assertEqual(python.ask("change"), other.ask("change"))
-            self.merger.ask("all", "real", python.pid)
+            self.merge(python.pid)
             self.assertEqual(python.ask("digest"), other.ask("digest"))
 
     def test_python_while_it_runs(self):
@@ -93,7 +93,7 @@ class Programs(harness.FolderCase):
         for _ in range(ROUNDS):
             python.process.stdin.write("digest\n" * 3)
             python.process.stdin.flush()
-            self.merger.ask("all", "real", python.pid)
+            self.merge(python.pid)
             for _ in range(3):
                 self.assertEqual(python.process.stdout.readline().strip(), before)
 
@@ -109,27 +109,28 @@ class Programs(harness.FolderCase):
                   "(SELECT group_concat(c) FROM (SELECT name || count(*) c FROM t GROUP BY name)) FROM t;")
         before = shell.ask(digest)
         self.assertTrue(before.startswith("60000|"), before[:100])
-        self.merge(shell.pid)
+        self.merge(shell.pid, 1)
         for _ in range(ROUNDS):
             self.assertEqual(shell.ask(digest), before)
-            self.merger.ask("all", "real", shell.pid)
+            self.merge(shell.pid)
             # In and out again: everything is written, pages are freed and used again.
             shell.process.stdin.write("BEGIN; UPDATE t SET body = body || 'x', name = name || 'y'; "
                                       "DELETE FROM t WHERE id % 3 = 0; ROLLBACK;\n")
         self.assertEqual(shell.ask(digest), before)
         self.assertEqual(shell.ask("PRAGMA integrity_check;"), "ok")
         self.assertEqual(shell.ask("DELETE FROM t WHERE id > 1000; VACUUM; SELECT count(*) FROM t;"), "1000")
-        self.merger.ask("all", "real", shell.pid)
+        self.merge(shell.pid)
         self.assertEqual(shell.ask("PRAGMA integrity_check;"), "ok")
 
 
 class Redis(harness.FolderCase):
     timeout = 200.0
+    descriptor_slack = 1 # the merger, which the first partition starts
     needs = ["redis-server", "redis-cli"]
 
     def setUp(self):
-        self.merger = merging.Merger()
-        self.addCleanup(self.merger.stop)
+        self.merger = merging.Merger(self.folder)
+        self.addCleanup(self.merger.forget)
         self.socket = self.scratch(f"redis-{os.getpid()}.sock")
         self.directory = self.scratch(f"redis-{os.getpid()}")
         os.mkdir(self.directory)
@@ -164,12 +165,12 @@ class Redis(harness.FolderCase):
         return answer
 
     def merge(self):
-        return self.merger.ask("all", "real", self.process.pid)
+        return self.merger("merge", "real", [self.process.pid], "--force")[0]["merged"]
 
     def test_what_it_holds_stays(self):
         self.fill(0, KEYS)
         before = self.digest()
-        self.assertGreater(self.merge().merged, 1000)
+        self.assertGreater(self.merge(), 1000)
         for _ in range(ROUNDS):
             self.assertEqual(self.digest(), before)
             self.merge()
