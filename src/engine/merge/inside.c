@@ -31,6 +31,10 @@
  * Containment. A merged run is a private mapping of a file. MADV_DONTNEED would show the file's bytes again where
  * a program expects zeros, so the run is locked on fault: MADV_DONTNEED and MADV_FREE then fail with EINVAL.
  * Before the batch it is tried whether so much can be locked.
+ * Two things are not contained, and are up to the program. mremap() that makes a part of what is merged longer shows the store's next page, where
+ * anonymous memory would show zeros; it takes a call on a part of a mapping, or on one whose end was cut off, since the last page of a
+ * mapping is not merged (kind/ksm_remote.c). And locks are not inherited: MADV_DONTNEED in a forked child shows what was merged, not zeros, unless
+ * the child locks it again as self.c does.
  */
 #include <engine/merge/inside.h>
 #include <wire/uffd.h>
