@@ -6,6 +6,8 @@
 
 #include <liburing.h>
 #include <pthread.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
 
 static struct merge_self *self;
 
@@ -282,6 +284,51 @@ static void a_forked_child_has_the_same_protection(void **state)
 	merge_self_release(self, pages);
 }
 
+/* In a process of its own, since it gives up its rights. Return: a line of this file where something was wrong; 0. */
+static int merge_under_a_limit(void)
+{
+	struct partition *part = partition_new(NULL);
+	struct merge_self *own = self_new();
+	unsigned char *first = pages_new(own, 8), *second = pages_new(own, 64);
+	struct rlimit limit = { 1024 * PAGE, 1024 * PAGE };
+	struct merge_result r;
+
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || setuid(65534) < 0 ||
+	    prctl(PR_SET_DUMPABLE, 1) < 0)
+		return __LINE__;
+	for (size_t i = 0; i < 8; i++)
+		page_fill(first + i * PAGE, 7);
+	if (merge(part, own, first, 8, 0).merged != 8)
+		return __LINE__;
+	/* By now it is known that locking is possible; then it is not any more. */
+	limit.rlim_cur = 12 * PAGE;
+	setrlimit(RLIMIT_MEMLOCK, &limit);
+	for (size_t i = 0; i < 64; i++)
+		page_fill(second + i * PAGE, 1 + i % 4);
+	r = merge(part, own, second, 64, 0);
+	if (r.merged || r.skipped_limit != 64)
+		return __LINE__;
+	for (size_t i = 0; i < 64; i++)
+		if (!page_holds(second + i * PAGE, 1 + i % 4))
+			return __LINE__;
+	/* They are plain memory, as before. */
+	if (madvise(second, 64 * PAGE, MADV_DONTNEED) < 0 || !page_holds(second, 0))
+		return __LINE__;
+	r = merge(part, own, second, 64, 0);
+	return r.merged ? __LINE__ : 0;
+}
+
+static void what_cannot_be_locked_is_not_merged(void **state)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		exit(merge_under_a_limit() ? 1 : 0);
+	assert_int_equal(waitpid(pid, &status, 0), pid);
+	assert_int_equal(status, 0);
+}
+
 static void unmerged_pages_have_frames_of_their_own(void **state)
 {
 	struct partition *part = partition_new(NULL);
@@ -466,6 +513,7 @@ int main(void)
 		cmocka_unit_test(pages_of_zeros_take_no_mappings_and_no_memory),
 		cmocka_unit_test(dontneed_never_shows_the_stores_bytes),
 		cmocka_unit_test(a_forked_child_has_the_same_protection),
+		cmocka_unit_test(what_cannot_be_locked_is_not_merged),
 		cmocka_unit_test(unmerged_pages_have_frames_of_their_own),
 		cmocka_unit_test(the_store_is_given_back),
 		cmocka_unit_test(limits_of_the_store_and_the_index_are_kept),
