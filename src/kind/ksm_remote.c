@@ -209,6 +209,13 @@ static int remote_populate(void *arg, uint64_t addr, uint64_t len)
 	return ask(arg, &msg, -1);
 }
 
+static uint64_t remote_pause(void *arg)
+{
+	struct ksm_remote *remote = arg;
+
+	return remote->agent.last_freeze_ns;
+}
+
 static int open_proc(pid_t pid, const char *what)
 {
 	char path[64];
@@ -229,6 +236,7 @@ int ksm_remote_open(struct ksm_remote *remote, pid_t pid, int pidfd, int device,
 		.apply = remote_apply,
 		.segment = remote_segment,
 		.populate = remote_populate,
+		.pause_ns = remote_pause,
 	};
 	struct merge_target *target = &remote->target;
 	struct agent_code code = { .data = sizeof(struct inside) + sizeof(struct merge_message) +

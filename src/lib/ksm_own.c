@@ -146,20 +146,22 @@ void *ksm_alloc(size_t size)
 /** ksm_free() - see kshared/ksm.h. Any thread; errno is kept. */
 void ksm_free(void *addr)
 {
-	int saved = errno;
 	struct ksm_range *range;
+	struct merge_self *mine;
+	int saved = errno;
 
 	cancel_guard();
 	if (!addr)
 		return;
 	pthread_mutex_lock(&list_lock);
-	if (self) {
-		range = list ? find((uintptr_t)addr) : NULL;
-		if (range)
-			*range = (struct ksm_range){ 0 };
-		merge_self_release(self, addr);
-	}
+	mine = self;
+	range = list ? find((uintptr_t)addr) : NULL;
+	if (range)
+		*range = (struct ksm_range){ 0 };
 	pthread_mutex_unlock(&list_lock);
+	/* It waits for the end of a merge. */
+	if (mine)
+		merge_self_release(mine, addr);
 	errno = saved;
 }
 

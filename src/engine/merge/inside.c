@@ -10,7 +10,7 @@
  *    replace     equal: mmap(MAP_PRIVATE|MAP_FIXED) of the store over them, locked on fault (mlock2), flags as before
  *                zeros: nothing; a missing anonymous page is one of zeros
  *    put back    different: UFFDIO_MOVE to where they were
- *    let go      the scratch area is emptied; unregister, and wake who waits
+ *    let go      unregister, and wake who waits; later the scratch area is emptied
  *
  * Why no write is lost. To write a page one needs a page table entry, or a reference to the page that was had by one.
  * - Entries: UFFDIO_MOVE clears the entry and flushes it from all processors under the page table's lock. After that whoever
@@ -31,6 +31,10 @@
  * Containment. A merged run is a private mapping of a file. MADV_DONTNEED would show the file's bytes again where
  * a program expects zeros, so the run is locked on fault: MADV_DONTNEED and MADV_FREE then fail with EINVAL.
  * Before the batch it is tried whether so much can be locked.
+ * Two things are not contained, and are up to the program. mremap() that makes a part of what is merged longer shows the store's next page, where
+ * anonymous memory would show zeros; it takes a call on a part of a mapping, or on one whose end was cut off, since the last page of a
+ * mapping is not merged (kind/ksm_remote.c). And locks are not inherited: MADV_DONTNEED in a forked child shows what was merged, not zeros, unless
+ * the child locks it again as self.c does.
  */
 #include <engine/merge/inside.h>
 #include <wire/uffd.h>
@@ -386,7 +390,14 @@ INSIDE void inside_apply(struct inside *in, const struct merge_batch *batch,
 	if (!(batch->flags & MERGE_NO_LOCK))
 		lock_runs(batch, ret->page);
 	unwatch(in, start, len);
-	call(SYS_madvise, in->scratch, used, MADV_DONTNEED);
+	in->used = used;
+}
+
+INSIDE void inside_tidy(struct inside *in)
+{
+	if (in->used)
+		call(SYS_madvise, in->scratch, in->used, MADV_DONTNEED);
+	in->used = 0;
 }
 
 INSIDE int inside_populate(uint64_t addr, uint64_t len)
@@ -520,7 +531,7 @@ INSIDE static long take_message(struct inside *in, int sock, struct merge_messag
 		const int *fd = (const int *)(const void *)CMSG_DATA(&control.head);
 
 		ret_fd[0] = fd[0];
-		if (hdr.msg_controllen >= CMSG_LEN(2 * sizeof(int)))
+		if (control.head.cmsg_len >= CMSG_LEN(2 * sizeof(int)))
 			ret_fd[1] = fd[1];
 	}
 	return r;
@@ -594,6 +605,7 @@ INSIDE static bool serve(struct merge_params *params, struct inside *in, struct 
 		if (msg->op == MERGE_OP_BATCH)
 			let_go(params);
 		call(SYS_sendto, params->sock[0], answer, 8 + answer->nr_pages, MSG_NOSIGNAL);
+		inside_tidy(in);
 	}
 	for (uint32_t i = 0; i < MERGE_SLOTS; i++)
 		if (in->view[i].fd >= 0)

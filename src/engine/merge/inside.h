@@ -26,6 +26,7 @@ struct inside_view {
  * @scratch: MERGE_BATCH_PAGES pages, registered with it, empty between batches
  * @engine: a pidfd of whoever works on this process from outside; -1: nobody
  * @memlock: RLIMIT_MEMLOCK as it was, to be set again if @memlock_raised
+ * @used: bytes of it that hold what has been replaced
  * @reserve: as many, never touched: to find out whether so much can be locked
  */
 struct inside {
@@ -36,6 +37,7 @@ struct inside {
 	uint64_t memlock[2];
 	uint64_t scratch;
 	uint64_t reserve;
+	uint64_t used;
 	struct inside_view view[MERGE_SLOTS];
 };
 
@@ -55,6 +57,9 @@ void inside_deinit(struct inside *in);
  * @ret: a fate for each page; @ret->error is not set
  */
 void inside_apply(struct inside *in, const struct merge_batch *batch, struct merge_answer *ret);
+
+/** inside_tidy() - free the pages that have been replaced. To be called after each inside_apply(), when nobody waits for it any more. */
+void inside_tidy(struct inside *in);
 
 /**
  * inside_populate() - copies of their own for all pages of a range, made by the kernel as if each were written.

@@ -10,7 +10,7 @@
 #include <engine/merge/store.h>
 #include <pthread.h>
 
-#define WINDOW_PAGES 65536u
+#define WINDOW_PAGES 16384u
 #define MAX_THREADS 8u
 #define ZERO_PAGE (UINT64_MAX - 1) /* in place of a store page: the page holds zeros */
 
@@ -69,9 +69,25 @@ struct filling {
 long scan_present(const struct merge_target *target, uint64_t *start, uint64_t end, uint32_t area,
 		  struct seen_page *seen, uint32_t max_pages);
 
-/** scan_hash() - hash pages on all threads; what cannot be read is marked. */
-void scan_hash(struct partition *part, const struct merge_target *target, struct seen_page *seen,
-	       uint32_t nr_pages);
+/** struct scan_job - work that is under way on several threads: pages to be hashed, or to be put into the store. */
+struct scan_job {
+	struct partition *part;
+	const struct merge_target *target;
+	struct seen_page *seen;
+	struct filling *filling;
+	uint32_t nr_items;
+	uint32_t next;
+	unsigned int nr_started;
+	pthread_t owner;
+	pthread_t thread[MAX_THREADS];
+};
+
+/** scan_hash_begin() - hash pages on all threads but this one, which may do something else meanwhile; what cannot be read is marked. */
+void scan_hash_begin(struct scan_job *job, struct partition *part,
+		     const struct merge_target *target, struct seen_page *seen, uint32_t nr_pages);
+
+/** scan_hash_end() - help until all is hashed. */
+void scan_hash_end(struct scan_job *job);
 
 /** scan_fill() - write pages of the store on all threads; those whose content has changed are marked. */
 void scan_fill(struct partition *part, const struct merge_target *target, struct filling *filling,

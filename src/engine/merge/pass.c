@@ -12,7 +12,11 @@
 
 #define AHEAD 16u /* prefetch */
 #define SPAN_MAX (64ull << 20) /* bytes from a batch's first page to its last */
-#define LATER_MAX 65536u /* first sightings that wait to be replaced */
+#define LATER_MAX 16384u /* first sightings that wait to be replaced */
+#define PAUSE_LONG_NS 150000 /* a process that stands still so long gets smaller batches */
+#define PAUSE_SHORT_NS 110000
+#define PAUSE_PAGES 32u /* smaller ones take as long */
+#define PAUSE_RUNS 8u
 #define VMA_RESERVE 512u /* mappings that are left to the process */
 #define VMA_RECOUNT 1024u
 
@@ -26,6 +30,9 @@ struct planned {
  * struct pass - state of one call.
  * @index: the partition's; in a dry run one of its own
  * @slot: which segment a slot means to the target; -1: none yet
+ * @at_area, @at: where the next window begins
+ * @seen: the window that is being worked on
+ * @most_pages, @most_runs: in one batch, by how long the last ones took
  * @vmas_left: mappings that may yet be made, by a cautious estimate; @vmas_made: since they were last counted
  */
 struct pass {
@@ -38,6 +45,8 @@ struct pass {
 	uint32_t call;
 	bool dry;
 	struct index *index;
+	int at_area;
+	uint64_t at;
 	struct seen_page *seen;
 	struct filling *filling;
 	uint32_t nr_fillings;
@@ -47,6 +56,8 @@ struct pass {
 	struct merge_batch batch;
 	uint32_t batch_pages;
 	int batch_area;
+	uint32_t most_pages;
+	uint32_t most_runs;
 	uint64_t vmas_left;
 	uint64_t vmas_all;
 	uint64_t vmas_made;
@@ -83,6 +94,32 @@ static int count_vmas(struct pass *pass)
 	return 0;
 }
 
+/* How large the next batch may be, so that the process does not stand still for long. */
+static void adapt(struct pass *pass)
+{
+	const struct partition_conf *conf = &pass->part->conf;
+	uint64_t pause;
+
+	if (!pass->target->ops->pause_ns)
+		return;
+	pause = pass->target->ops->pause_ns(pass->target->arg);
+	if (pause > PAUSE_LONG_NS) {
+		pass->most_pages = pass->most_pages * 3 / 4;
+		pass->most_runs = pass->most_runs * 3 / 4;
+	} else if (pause < PAUSE_SHORT_NS) {
+		pass->most_pages += PAUSE_PAGES / 4;
+		pass->most_runs += PAUSE_RUNS / 4;
+	}
+	if (pass->most_pages < PAUSE_PAGES)
+		pass->most_pages = PAUSE_PAGES;
+	if (pass->most_runs < PAUSE_RUNS)
+		pass->most_runs = PAUSE_RUNS;
+	if (pass->most_pages > conf->batch_pages)
+		pass->most_pages = conf->batch_pages;
+	if (pass->most_runs > conf->batch_runs)
+		pass->most_runs = conf->batch_runs;
+}
+
 /* Carry out the batch. */
 static int flush(struct pass *pass)
 {
@@ -111,6 +148,7 @@ static int flush(struct pass *pass)
 	}
 	pass->batch.nr_runs = 0;
 	pass->batch_pages = 0;
+	adapt(pass);
 	return r;
 }
 
@@ -185,7 +223,6 @@ static int may_map(struct pass *pass, uint32_t nr_pages)
 /* Put runs into batches. The plan is in rising order. */
 static int carry_out(struct pass *pass, const struct planned *plan, uint32_t nr)
 {
-	const struct partition_conf *conf = &pass->part->conf;
 	uint32_t n;
 
 	for (uint32_t i = 0; i < nr; i += n) {
@@ -196,14 +233,14 @@ static int carry_out(struct pass *pass, const struct planned *plan, uint32_t nr)
 		n = 1;
 		if (area < 0)
 			continue;
-		if (batch->nr_runs == conf->batch_runs || pass->batch_pages == conf->batch_pages ||
+		if (batch->nr_runs >= pass->most_runs || pass->batch_pages >= pass->most_pages ||
 		    (batch->nr_runs &&
 		     (area != pass->batch_area || plan[i].addr - batch->run[0].addr >= SPAN_MAX)))
 			r = flush(pass);
 		if (r < 0)
 			return r;
 		n = run_length(plan + i, nr - i, pass->area[area].end,
-			       conf->batch_pages - pass->batch_pages);
+			       pass->most_pages - pass->batch_pages);
 		if (plan[i].page != ZERO_PAGE) {
 			r = may_map(pass, n);
 			if (r == 0)
@@ -376,7 +413,6 @@ static int do_window(struct pass *pass, uint32_t nr)
 	uint32_t nr_planned = 0;
 	int r;
 
-	scan_hash(pass->part, pass->target, pass->seen, nr);
 	pass->result->scanned += nr;
 	r = plan_window(pass, nr);
 	if (r < 0 || pass->dry)
@@ -398,38 +434,58 @@ static int do_window(struct pass *pass, uint32_t nr)
 	return r;
 }
 
-static int do_windows(struct pass *pass)
+/* Find the pages of the next window. Return: how many; 0: there are no more; -errno. */
+static long next_window(struct pass *pass, struct seen_page *seen)
 {
 	uint32_t n = 0;
+
+	while (pass->at_area < pass->nr_areas && n < WINDOW_PAGES) {
+		const struct merge_area *area = &pass->area[pass->at_area];
+		long got;
+
+		if (pass->at < area->start)
+			pass->at = area->start;
+		got = scan_present(pass->target, &pass->at, area->end, (uint32_t)pass->at_area,
+				   seen + n, WINDOW_PAGES - n);
+		if (got < 0)
+			return got;
+		n += (uint32_t)got;
+		if (pass->at >= area->end)
+			pass->at_area++;
+	}
+	return n;
+}
+
+/* While one window is planned and replaced, the next one is hashed. */
+static int do_windows(struct pass *pass, struct seen_page *room)
+{
+	struct scan_job job;
+	long n = next_window(pass, room), next;
 	int r = 0;
 
-	for (int i = 0; i < pass->nr_areas; i++) {
-		uint64_t at = pass->area[i].start;
+	if (n > 0)
+		scan_hash_begin(&job, pass->part, pass->target, room, (uint32_t)n);
+	for (unsigned int turn = 0; n > 0 && r == 0; turn++, n = next) {
+		struct seen_page *ahead = room + (turn + 1) % 2 * WINDOW_PAGES;
 
-		while (at < pass->area[i].end) {
-			long got = scan_present(pass->target, &at, pass->area[i].end, (uint32_t)i,
-						pass->seen + n, WINDOW_PAGES - n);
-
-			if (got < 0)
-				return (int)got;
-			n += (uint32_t)got;
-			if (n < WINDOW_PAGES)
-				continue;
-			r = do_window(pass, n);
-			if (r < 0)
-				return r;
-			n = 0;
-		}
+		pass->seen = room + turn % 2 * WINDOW_PAGES;
+		scan_hash_end(&job);
+		next = next_window(pass, ahead);
+		if (next > 0)
+			scan_hash_begin(&job, pass->part, pass->target, ahead, (uint32_t)next);
+		r = do_window(pass, (uint32_t)n);
 	}
-	if (n)
-		r = do_window(pass, n);
+	if (n > 0)
+		scan_hash_end(&job);
+	if (r == 0 && n < 0)
+		r = (int)n;
 	return r < 0 || pass->dry ? r : carry_out_later(pass);
 }
 
 int pass_run(struct partition *part, struct member *member, const struct merge_target *target,
 	     uint64_t start, uint64_t end, unsigned int flags, struct merge_result *ret)
 {
-	cleanup_free struct seen_page *seen = calloc(WINDOW_PAGES, sizeof(*seen));
+	cleanup_free struct seen_page *seen = calloc((size_t)2 * WINDOW_PAGES, sizeof(*seen));
 	cleanup_free struct filling *filling = calloc(WINDOW_PAGES, sizeof(*filling));
 	cleanup_free struct planned *later = calloc(LATER_MAX + WINDOW_PAGES, sizeof(*later));
 	cleanup_free struct merge_area *area = NULL;
@@ -442,7 +498,8 @@ int pass_run(struct partition *part, struct member *member, const struct merge_t
 		.call = ++part->last_call,
 		.dry = (flags & PARTITION_DRY_RUN) != 0,
 		.index = &part->index,
-		.seen = seen,
+		.most_pages = part->conf.batch_pages,
+		.most_runs = part->conf.batch_runs,
 		.filling = filling,
 		.later = later,
 	};
@@ -455,13 +512,19 @@ int pass_run(struct partition *part, struct member *member, const struct merge_t
 	if (pass.nr_areas < 0)
 		return pass.nr_areas;
 	pass.area = area;
+	if (target->ops->pause_ns) {
+		/* Begin in the middle. */
+		pass.most_pages = pass.most_pages < 2 * PAUSE_PAGES ? pass.most_pages
+								    : 2 * PAUSE_PAGES;
+		pass.most_runs = pass.most_runs < 2 * PAUSE_RUNS ? pass.most_runs : 2 * PAUSE_RUNS;
+	}
 	r = count_vmas(&pass);
 	if (r < 0)
 		return r;
 	index_init(&dry_index, part->conf.max_index_entries);
 	if (pass.dry)
 		pass.index = &dry_index;
-	r = do_windows(&pass);
+	r = do_windows(&pass, seen);
 	index_deinit(&dry_index);
 	if (!pass.dry)
 		ret->saved_bytes += (int64_t)(ret->merged * MERGE_PAGE);

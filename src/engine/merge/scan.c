@@ -2,30 +2,25 @@
 /*
  * scan.c - which pages there are, what they hold: the part of a call that is spread over threads.
  *
- * The threads live as long as one call of scan_hash() or scan_fill(), so between calls there is none. They take pieces of the work by one
- * counter and touch nothing in common else: a piece's pages, or a page of the store that only they have.
+ * The threads live from scan_hash_begin() to scan_hash_end(), or as long as scan_fill(), so between calls of the partition there is none. They
+ * take pieces of the work by one counter and touch nothing in common else: a piece's pages, or a page of the store that only they have.
  * A page that is written meanwhile gives some hash; what is replaced is compared again when nobody can write it (inside.c).
  */
 #include <base/cleanup.h>
 #include <engine/merge/partition_internal.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #include <wire/uffd.h>
 #define XXH_INLINE_ALL
 #include <xxhash.h>
 
 #define PIECE 64u /* pages */
 #define REGIONS 512u
+#define NICE 10
 #define FEW 512u /* pages for which another thread is not worth while */
-
-struct work {
-	struct partition *part;
-	const struct merge_target *target;
-	struct seen_page *seen;
-	struct filling *filling;
-	uint32_t nr_items;
-	uint32_t next;
-};
 
 long scan_present(const struct merge_target *target, uint64_t *start, uint64_t end, uint32_t area,
 		  struct seen_page *seen, uint32_t max_pages)
@@ -72,7 +67,8 @@ struct content_hash scan_content(const void *page)
 }
 
 /* Hash pages [first, end) of the window; neighbours are read by one call. */
-static void hash_piece(const struct work *work, uint32_t first, uint32_t end, unsigned char *room)
+static void hash_piece(const struct scan_job *work, uint32_t first, uint32_t end,
+		       unsigned char *room)
 {
 	const struct merge_target *target = work->target;
 
@@ -100,7 +96,8 @@ static void hash_piece(const struct work *work, uint32_t first, uint32_t end, un
 }
 
 /* The page is written whatever it is by now, and only used if that is what was hashed. */
-static void fill_piece(const struct work *work, uint32_t first, uint32_t end, unsigned char *room)
+static void fill_piece(const struct scan_job *work, uint32_t first, uint32_t end,
+		       unsigned char *room)
 {
 	const struct merge_target *target = work->target;
 
@@ -124,9 +121,12 @@ static void fill_piece(const struct work *work, uint32_t first, uint32_t end, un
 
 static void *work_on(void *arg)
 {
-	struct work *work = arg;
+	struct scan_job *work = arg;
 	cleanup_free unsigned char *room = malloc((size_t)PIECE * MERGE_PAGE);
 
+	/* The process whose memory it is, and what stops it for a moment, go first. */
+	if (work->target->ops->read && !pthread_equal(pthread_self(), work->owner))
+		setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), NICE);
 	for (;;) {
 		uint32_t first = __atomic_fetch_add(&work->next, PIECE, __ATOMIC_RELAXED);
 		uint32_t end = first + PIECE < work->nr_items ? first + PIECE : work->nr_items;
@@ -146,34 +146,42 @@ static void *work_on(void *arg)
 	}
 }
 
-static void share_out(struct work *work)
+/* Threads that work beside the caller. */
+static void begin(struct scan_job *job)
 {
-	unsigned int nr = work->nr_items < FEW ? 1 : work->part->conf.nr_threads;
-	pthread_t thread[MAX_THREADS];
-	unsigned int started = 0;
+	unsigned int nr = job->nr_items < FEW ? 1 : job->part->conf.nr_threads;
 
+	job->owner = pthread_self();
 	for (unsigned int i = 1; i < nr; i++)
-		if (pthread_create(&thread[started], NULL, work_on, work) == 0)
-			started++;
-	work_on(work);
-	while (started)
-		pthread_join(thread[--started], NULL);
+		if (pthread_create(&job->thread[job->nr_started], NULL, work_on, job) == 0)
+			job->nr_started++;
 }
 
-void scan_hash(struct partition *part, const struct merge_target *target, struct seen_page *seen,
-	       uint32_t nr_pages)
+void scan_hash_begin(struct scan_job *job, struct partition *part,
+		     const struct merge_target *target, struct seen_page *seen, uint32_t nr_pages)
 {
-	struct work work = { .part = part, .target = target, .seen = seen, .nr_items = nr_pages };
+	*job = (struct scan_job){
+		.part = part, .target = target, .seen = seen, .nr_items = nr_pages
+	};
+	begin(job);
+}
 
-	share_out(&work);
+void scan_hash_end(struct scan_job *job)
+{
+	if (job->nr_items)
+		work_on(job);
+	while (job->nr_started)
+		pthread_join(job->thread[--job->nr_started], NULL);
+	job->nr_items = 0;
 }
 
 void scan_fill(struct partition *part, const struct merge_target *target, struct filling *filling,
 	       uint32_t nr_fillings)
 {
-	struct work work = {
+	struct scan_job job = {
 		.part = part, .target = target, .filling = filling, .nr_items = nr_fillings
 	};
 
-	share_out(&work);
+	begin(&job);
+	scan_hash_end(&job);
 }

@@ -16,10 +16,11 @@
 #define MLOCK_ONFAULT 1
 #endif
 
-/** struct region - memory given out, in rising order. */
+/** struct region - memory given out, in rising order. @released: given back while it was being read */
 struct region {
 	uint64_t start;
 	uint64_t end;
+	bool released;
 };
 
 struct merge_self {
@@ -29,6 +30,7 @@ struct merge_self {
 	struct inside in;
 	struct region *region;
 	size_t nr_regions;
+	unsigned int nr_open; /* targets: calls that read the memory */
 };
 
 int merge_self_late(struct merge_self **ret)
@@ -114,6 +116,27 @@ void *merge_self_alloc(struct merge_self *self, size_t size)
 	return p;
 }
 
+/* Give back what has been released. */
+static int unmap_released(struct merge_self *self)
+{
+	size_t n = 0;
+	int r = 0;
+
+	for (size_t i = 0; i < self->nr_regions; i++) {
+		struct region *region = &self->region[i];
+
+		if (region->released &&
+		    munmap((void *)(uintptr_t)region->start, region->end - region->start) == 0)
+			continue;
+		if (region->released)
+			r = -errno;
+		region->released = false;
+		self->region[n++] = *region;
+	}
+	self->nr_regions = n;
+	return r;
+}
+
 int merge_self_release(struct merge_self *self, void *addr)
 {
 	int r = -EINVAL;
@@ -122,11 +145,10 @@ int merge_self_release(struct merge_self *self, void *addr)
 	for (size_t i = 0; i < self->nr_regions; i++) {
 		struct region *region = &self->region[i];
 
-		if (region->start != (uintptr_t)addr)
+		if (region->start != (uintptr_t)addr || region->released)
 			continue;
-		r = munmap(addr, region->end - region->start) < 0 ? -errno : 0;
-		if (r == 0)
-			memmove(region, region + 1, (--self->nr_regions - i) * sizeof(*region));
+		region->released = true;
+		r = self->nr_open ? 0 : unmap_released(self);
 		break;
 	}
 	pthread_mutex_unlock(&self->lock);
@@ -144,7 +166,7 @@ static int self_areas(void *arg, uint64_t start, uint64_t end, struct merge_area
 	for (size_t i = 0; area && i < self->nr_regions; i++) {
 		const struct region *region = &self->region[i];
 
-		if (region->end <= start || region->start >= end)
+		if (region->end <= start || region->start >= end || region->released)
 			continue;
 		area[n++] = (struct merge_area){
 			.start = region->start > start ? region->start : start,
@@ -163,7 +185,8 @@ static bool is_ours(const struct merge_self *self, const struct merge_batch *bat
 	uint64_t end = last->addr + (uint64_t)last->nr_pages * MERGE_PAGE;
 
 	for (size_t i = 0; i < self->nr_regions; i++)
-		if (self->region[i].start <= batch->run[0].addr && end <= self->region[i].end)
+		if (!self->region[i].released && self->region[i].start <= batch->run[0].addr &&
+		    end <= self->region[i].end)
 			return true;
 	return false;
 }
@@ -176,6 +199,7 @@ static int self_apply(void *arg, const struct merge_batch *batch, struct merge_a
 	ret->nr_pages = 0;
 	if (is_ours(self, batch))
 		inside_apply(&self->in, batch, ret);
+	inside_tidy(&self->in);
 	pthread_mutex_unlock(&self->lock);
 	return 0;
 }
@@ -219,12 +243,22 @@ int merge_self_open(struct merge_self *self, struct merge_target *ret)
 		close(target.pagemap);
 		return r;
 	}
+	pthread_mutex_lock(&self->lock);
+	self->nr_open++;
+	pthread_mutex_unlock(&self->lock);
 	*ret = target;
 	return 0;
 }
 
 void merge_self_close(struct merge_target *target)
 {
+	struct merge_self *self = target->arg;
+
+	pthread_mutex_lock(&self->lock);
+	/* A forked child has nothing open. */
+	if (self->nr_open && --self->nr_open == 0)
+		unmap_released(self);
+	pthread_mutex_unlock(&self->lock);
 	close(target->pagemap);
 	close(target->maps);
 }
@@ -273,6 +307,8 @@ void merge_self_fork_child(struct merge_self *self)
 	if (self->ready)
 		close(self->in.uffd);
 	self->ready = false;
+	self->nr_open = 0;
+	unmap_released(self);
 	for (size_t i = 0; i < self->nr_regions; i++)
 		lock_merged(self->region[i].start, self->region[i].end);
 	pthread_mutex_unlock(&self->lock);

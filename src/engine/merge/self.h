@@ -38,7 +38,7 @@ void merge_self_free(struct merge_self *self);
 /** merge_self_alloc() - memory that may be merged. @size: bytes, rounded up. Return: it; NULL: errno is ENOMEM or EINVAL. */
 void *merge_self_alloc(struct merge_self *self, size_t size);
 
-/** merge_self_release() - give back memory of merge_self_alloc(). Return: 0; -EINVAL it is not. */
+/** merge_self_release() - give back memory of merge_self_alloc(), at the end of a merge if there is one under way. Return: 0; -EINVAL it is not. */
 int merge_self_release(struct merge_self *self, void *addr);
 
 /**

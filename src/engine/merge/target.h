@@ -27,6 +27,7 @@ struct merge_area {
  * @apply: carry out a batch by inside_apply(), the slots naming what `segment` was told; 0 and the fates, or -errno
  * @segment: from now on @slot means this segment; 0 or -errno
  * @populate: inside_populate() there
+ * @pause_ns: how long all of the target stood still for the last batch; NULL: it does not
  */
 struct merge_target_ops {
 	int (*areas)(void *arg, uint64_t start, uint64_t end, struct merge_area **ret);
@@ -34,6 +35,7 @@ struct merge_target_ops {
 	int (*apply)(void *arg, const struct merge_batch *batch, struct merge_answer *ret);
 	int (*segment)(void *arg, uint32_t slot, int fd, const void *base, uint64_t size);
 	int (*populate)(void *arg, uint64_t addr, uint64_t len);
+	uint64_t (*pause_ns)(void *arg);
 };
 
 /**

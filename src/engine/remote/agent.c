@@ -401,7 +401,6 @@ static int freeze_all(struct agent *agent)
 static int ask_frozen(struct agent *agent, const struct merge_message *msg,
 		      struct merge_answer *ret)
 {
-	int64_t began = now_ns();
 	uint64_t step;
 	int r = freeze_all(agent);
 
@@ -417,7 +416,8 @@ static int ask_frozen(struct agent *agent, const struct merge_message *msg,
 		return -EAGAIN;
 	}
 	freeze_end(&agent->freeze);
-	step = (uint64_t)(now_ns() - began) / AGENT_FREEZE_STEP_NS;
+	agent->last_freeze_ns = (uint64_t)(now_ns() - agent->freeze.began_ns);
+	step = agent->last_freeze_ns / AGENT_FREEZE_STEP_NS;
 	agent->freeze_steps[step < AGENT_FREEZE_STEPS ? step : AGENT_FREEZE_STEPS - 1]++;
 	agent->nr_freezes++;
 	return r;

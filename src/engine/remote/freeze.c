@@ -198,6 +198,8 @@ static int await_all(struct freeze *freeze)
 		if (r > 0 || thread->job_stop)
 			return -EAGAIN;
 		if (r == 0) {
+			if (freeze->began_ns == 0)
+				freeze->began_ns = now_ns();
 			i++;
 			continue;
 		}
@@ -349,6 +351,7 @@ int freeze_begin(struct freeze *freeze)
 		return r;
 	if (is_waited_for(freeze))
 		return -EAGAIN;
+	freeze->began_ns = 0;
 	r = stop_all(freeze);
 	if (r == 0)
 		r = arm_all(freeze);

@@ -46,6 +46,7 @@ struct reaper;
  * @agent: the thread that is not stopped
  * @slots: address of FREEZE_THREADS struct stub there, their code filled in
  * @busy: address of the futex
+ * @began_ns: when the first thread stood still
  * @surprised: a thread was not where it had been: others may be traced that are in no list
  */
 struct freeze {
@@ -59,6 +60,7 @@ struct freeze {
 	size_t nr_threads;
 	size_t room;
 	bool surprised;
+	int64_t began_ns;
 	struct reaper *reaper;
 };
 
