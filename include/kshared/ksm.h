@@ -9,7 +9,7 @@
  * together who may know each other's memory.
  *
  * What may be merged: memory from ksm_alloc(), for which every rule below is kept; and the private anonymous memory of another
- * process, which is stopped for short moments meanwhile, if the process makes no assumption that is listed in ksm(7).
+ * process, which is stopped for short moments meanwhile, if the process makes no assumption that is listed in kshared-ksm(7).
  * Shared memory is not merged, nor are stacks, huge pages of hugetlb, pages that a device or io_uring holds, and
  * pages that are shared with a forked child.
  *

@@ -286,15 +286,20 @@ static void cancel(struct request *rq)
 	request_done(rq, -EINTR);
 }
 
+static bool is_served(const struct entry *e)
+{
+	return e->tree->merger >= 0 && e->tree->aside;
+}
+
 /* @a: with what goes along; freed in any case */
 static int start(struct asking *a, struct entry *e, struct request *rq)
 {
 	const struct ksm_priv *p = e->priv;
-	int pair[2];
+	int pair[2], r = is_served(e) ? 0 : -EOPNOTSUPP;
 
-	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0) {
-		int r = -errno;
-
+	if (r == 0 && socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair) < 0)
+		r = -errno;
+	if (r < 0) {
 		close_fds(a);
 		free(a);
 		return r;
@@ -336,7 +341,7 @@ static int ksm_open(struct entry *e, struct request *rq)
 	const struct ksm_priv *p = e->priv;
 	unsigned int want = access_wanted(rq->oflags);
 
-	if (e->tree->merger < 0 || !e->tree->aside || p->what >= NR_PARTS)
+	if (!is_served(e) || p->what >= NR_PARTS)
 		return -EOPNOTSUPP;
 	if (want != (p->what < MERGE ? 4u : 2u))
 		return -EACCES;

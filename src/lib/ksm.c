@@ -177,17 +177,20 @@ static int receive(int sock, struct ksm_answer *ret, int fds[OWN_FDS])
 	do
 		n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n <= 0)
-		return n == 0 || errno == ECONNRESET ? -ECONNRESET : -errno;
+	if (n < 0)
+		return errno == ECONNRESET ? -ECONNRESET : -errno;
 	fds[0] = fds[1] = -1;
 	if (m.msg_controllen && control.h.cmsg_level == SOL_SOCKET &&
 	    control.h.cmsg_type == SCM_RIGHTS) {
 		nr = (int)((control.h.cmsg_len - CMSG_LEN(0)) / sizeof(int));
 		memcpy(fds, CMSG_DATA(&control.h), (size_t)nr * sizeof(int));
 	}
-	if (nr == 0 && n != sizeof(*ret))
-		return -EPROTO;
-	return nr;
+	if (n == 0) {
+		cleanup_close_p(&fds[0]);
+		cleanup_close_p(&fds[1]);
+		return -ECONNRESET;
+	}
+	return nr == 0 && n != sizeof(*ret) ? -EPROTO : nr;
 }
 
 static int ask_once(int fd, const struct ksm_request *q, int pidfd, struct ksm_answer *ret)

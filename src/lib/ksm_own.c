@@ -146,20 +146,22 @@ void *ksm_alloc(size_t size)
 /** ksm_free() - see kshared/ksm.h. Any thread; errno is kept. */
 void ksm_free(void *addr)
 {
-	int saved = errno;
 	struct ksm_range *range;
+	struct merge_self *mine;
+	int saved = errno;
 
 	cancel_guard();
 	if (!addr)
 		return;
 	pthread_mutex_lock(&list_lock);
-	if (self) {
-		range = list ? find((uintptr_t)addr) : NULL;
-		if (range)
-			*range = (struct ksm_range){ 0 };
-		merge_self_release(self, addr);
-	}
+	mine = self;
+	range = list ? find((uintptr_t)addr) : NULL;
+	if (range)
+		*range = (struct ksm_range){ 0 };
 	pthread_mutex_unlock(&list_lock);
+	/* It waits for the end of a merge. */
+	if (mine)
+		merge_self_release(mine, addr);
 	errno = saved;
 }
 
@@ -227,6 +229,18 @@ static bool batch_is_right(const struct merge_batch *b)
 	return true;
 }
 
+static bool is_listed(uint64_t addr, uint64_t len)
+{
+	bool found = false;
+
+	pthread_mutex_lock(&list_lock);
+	for (uint32_t i = 0; list && i < list->nr && !found; i++)
+		found = addr >= list->range[i].start && addr < list->range[i].end &&
+			len <= list->range[i].end - addr;
+	pthread_mutex_unlock(&list_lock);
+	return found;
+}
+
 static int carry_out(struct talk *t, const struct merge_message *msg, size_t len, int *fd,
 		     struct merge_answer *ret)
 {
@@ -240,7 +254,8 @@ static int carry_out(struct talk *t, const struct merge_message *msg, size_t len
 			return -EPROTO;
 		return ops->apply(t->target.arg, &msg->batch, ret);
 	case MERGE_OP_POPULATE:
-		return ops->populate(t->target.arg, msg->a, msg->b);
+		/* What has been freed meanwhile needs no copies. */
+		return is_listed(msg->a, msg->b) ? ops->populate(t->target.arg, msg->a, msg->b) : 0;
 	default:
 		return -EPROTO;
 	}
@@ -266,7 +281,7 @@ static ssize_t receive(int sock, void *ret, size_t size, int *ret_fd)
 	do
 		n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
 	while (n < 0 && errno == EINTR);
-	if (n > 0 && m.msg_controllen && control.h.cmsg_level == SOL_SOCKET &&
+	if (n >= 0 && m.msg_controllen && control.h.cmsg_level == SOL_SOCKET &&
 	    control.h.cmsg_type == SCM_RIGHTS)
 		memcpy(ret_fd, CMSG_DATA(&control.h), sizeof(int));
 	return n;
@@ -289,6 +304,7 @@ static int talk(struct talk *t, struct ksm_answer *ret)
 
 	while ((n = receive(t->sock, &in, sizeof(in), &fd)) > 0) {
 		if (n == sizeof(in.last) && in.last.magic == KSM_MAGIC) {
+			cleanup_close_p(&fd);
 			*ret = in.last;
 			return 0;
 		}
@@ -296,12 +312,12 @@ static int talk(struct talk *t, struct ksm_answer *ret)
 		answer.error = n < (ssize_t)MERGE_HEAD_SIZE
 			? -EPROTO
 			: carry_out(t, &in.msg, (size_t)n, &fd, &answer);
-		if (fd >= 0)
-			close(fd);
+		cleanup_close_p(&fd);
 		r = send_answer(t->sock, &answer);
 		if (r < 0)
 			return r;
 	}
+	cleanup_close_p(&fd);
 	return -ECONNRESET;
 }
 

@@ -2,6 +2,7 @@
 """Merge partitions: the library's calls, memory with known contents, and processes that have some."""
 
 import ctypes
+import functools
 import mmap
 import os
 import signal
@@ -100,6 +101,7 @@ def set_dumpable(value):
     return libc.prctl(PR_SET_DUMPABLE, value, 0, 0, 0)
 
 
+@functools.lru_cache(maxsize=None)
 def page(seed):
     """A page that no other seed gives; 0 gives zeros."""
     if seed == 0:

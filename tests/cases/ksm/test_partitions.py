@@ -293,6 +293,20 @@ class Own(KsmCase):
         limits = open(f"/proc/{puppet.pid}/limits").read()
         self.assertEqual(limits, before, "no limit of its is changed for good")
 
+    def test_memory_may_be_freed_while_it_is_merged(self):
+        import threading
+
+        fd = self.open()
+        for call in (ksm_merge, ksm_unmerge):
+            memories = [Memory([number % 200 for number in range(4096)]) for _ in range(4)]
+            low = min(memory.address for memory in memories)
+            high = max(memory.address + memory.size for memory in memories)
+            thread = threading.Thread(target=harness.errno_of, args=(call, fd, low, high - low))
+            thread.start()
+            for memory in memories:
+                memory.free()
+            thread.join()
+
     def test_an_exec_leaves_the_descriptor_behind(self):
         fd = self.open()
         done = subprocess.run(["/bin/sh", "-c", f"ls /proc/self/fd/{fd}"], capture_output=True)
