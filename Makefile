@@ -9,7 +9,7 @@ S ?= 1
 MESON_FLAGS ?=
 
 .DEFAULT_GOAL := all
-.PHONY: all demo test check-asan check-tsan check-valgrind fuzz bench tidy format install uninstall clean help
+.PHONY: all demo test torture check-asan check-tsan check-valgrind fuzz bench tidy format install uninstall clean help
 .NOTPARALLEL:
 
 all: $(BUILD)/build.ninja ## the programs and the library, in build/
@@ -26,6 +26,9 @@ demo: all ## a real folder doing the main job on real input
 test: all ## every test, with one line for each file of tests
 	@scripts/deps build test
 	@KSHARED_BUILD=$(abspath $(BUILD)) tests/run $(TESTS)
+
+torture: all ## ten minutes of merging memory while everything is done to it and everybody killed
+	KSHARED_TORTURE_S=600 $(BUILD)/tests/unit/test_merge_torture
 
 check-asan: ## unit tests and cases under the address and undefined behaviour sanitizers
 	@scripts/deps build test

@@ -61,6 +61,8 @@ int proc_read(pid_t tid, struct proc_info *ret)
 	ret->tgid = (pid_t)strtol(at, NULL, 10);
 	if (ids(field(text, "Uid:"), ret->uid) < 0 || ids(field(text, "Gid:"), ret->gid) < 0)
 		return -EPROTO;
+	at = field(text, "NSpid:\t");
+	ret->inner = at && memchr(at, '\t', strcspn(at, "\n"));
 	at = field(text, "CapPrm:");
 	ret->cap_prm = at ? strtoull(at, NULL, 16) : 0;
 	at = field(text, "CapEff:");
@@ -105,4 +107,29 @@ static bool maps_all(const char *path)
 bool proc_sees_all_ids(void)
 {
 	return maps_all("/proc/self/uid_map") && maps_all("/proc/self/gid_map");
+}
+
+int proc_birth(pid_t pid, uint64_t *ret)
+{
+	char path[32], line[1024];
+	cleanup_fd int fd = -1;
+	unsigned long long birth;
+	const char *at;
+	ssize_t n;
+
+	snprintf(path, sizeof(path), "/proc/%d/stat", (int)pid);
+	fd = open(path, O_RDONLY | O_CLOEXEC);
+	n = fd < 0 ? -1 : read(fd, line, sizeof(line) - 1);
+	if (n <= 0)
+		return -ESRCH;
+	line[n] = 0;
+	/* The name may contain anything; what follows its last bracket does not. */
+	at = strrchr(line, ')');
+	if (!at ||
+	    sscanf(at + 1,
+		   " %*c %*d %*d %*d %*d %*d %*u %*u %*u %*u %*u %*u %*u %*d %*d %*d %*d %*d %*d %llu",
+		   &birth) != 1)
+		return -ESRCH;
+	*ret = birth;
+	return 0;
 }

@@ -17,6 +17,7 @@
  * @uid, @gid: real, effective, saved, filesystem
  * @cap_eff, @cap_prm: capabilities, effective and permitted, in its own user namespace; see proc_capable()
  * @groups: the first @nr_groups supplementary groups
+ * @inner: it is in a pid namespace below ours, where processes have other numbers
  * @comm: its name
  */
 struct proc_info {
@@ -27,6 +28,7 @@ struct proc_info {
 	uint64_t cap_prm;
 	unsigned int nr_groups;
 	gid_t groups[PROC_GROUPS_MAX];
+	bool inner;
 	char comm[16];
 };
 
@@ -56,5 +58,11 @@ bool proc_capable(pid_t tid, uint64_t caps);
  * If not, PROC_ID_UNMAPPED stands for all that have none, and is nobody's in particular.
  */
 bool proc_sees_all_ids(void);
+
+/**
+ * proc_birth() - when a process started, in clock ticks since the machine did.
+ * Return: 0; -ESRCH.
+ */
+int proc_birth(pid_t pid, uint64_t *ret);
 
 #endif

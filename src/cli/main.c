@@ -44,7 +44,7 @@ const struct command cli_commands[] = {
 	  .options =
 		  "  -l      mode, owner, group, size, time, what is posted, its access, by whom\n"
 		  "  --json  print a JSON array with everything that is known\n"
-		  "PATH is inside the folder: srv, mem, port, srv/redis.\n" },
+		  "PATH is inside the folder: srv, mem, port, ksm, srv/redis.\n" },
 	{ .name = "srv",
 	  .run = cmd_srv,
 	  .summary = "post and open descriptors",
@@ -148,6 +148,31 @@ const struct command cli_commands[] = {
 		  "  What is written comes as lines FIELD=VALUE UID PID, lines FIELD=VALUE on\n"
 		  "  standard input are published. It ends by Ctrl-C, and the entry with it.\n"
 		  "A port is removed by 'kshared rm port/NAME'.\n" },
+	{ .name = "ksm",
+	  .run = cmd_ksm,
+	  .summary = "merge identical pages of one partition, when asked",
+	  .synopsis = "create NAME [-m OCTAL]\n"
+		      "merge NAME --pid PID... [--guest-ram | --force] [OPTION...]\n"
+		      "unmerge NAME --pid PID... [--guest-ram] [--range START-END]\n"
+		      "stat NAME [--json]\n"
+		      "ls [--json]\n"
+		      "rm NAME",
+	  .options =
+		  "create:\n"
+		  "  -m, --mode OCTAL    who may merge (write) and look (read); default 600, less\n"
+		  "                      the umask\n"
+		  "merge, unmerge:\n"
+		  "  --pid PID           of this process, which you must be permitted to trace; with\n"
+		  "                      several, what is equal among them is merged, too\n"
+		  "  --guest-ram         the RAM of the guest that this QEMU runs\n"
+		  "  --force             memory that was not made for it: kshared-ksm(7) tells what\n"
+		  "                      that risks\n"
+		  "  --range START-END   only these addresses, hexadecimal as in /proc/PID/maps\n"
+		  "  --dry-run           only tell what would be saved\n"
+		  "  --json              print a JSON object\n"
+		  "ls:\n"
+		  "  Mode, owner, processes that are merged, memory of the store, memory saved, name.\n"
+		  "Members of a partition can find out what others of it hold: it is one domain of trust.\n" },
 	{ .name = "rm",
 	  .run = cmd_rm,
 	  .summary = "remove entries and empty boards",

@@ -163,6 +163,10 @@ struct description {
  * @describe: what it is like now [nothing known: size 0]
  * @furnish: its directory was made just now, in a new folder: put into it what is there from the beginning [nothing]
  * @own: is this entry the folder's own, which counts for nobody? [no]
+ * @rooms: an entry is a directory with parts: that is what the socket makes, opens and shares
+ * @board: may there be a directory in @dir? [yes]
+ * @fill: a directory is there, other than the kind's own, perhaps since long: put into it the parts that it has not got [nothing]
+ * @part: is this file a part of its directory? It comes and goes with that, has its owner, and of its permissions these; 0: it is none [none are]
  * @created: one was made and saved; may take its time. If it fails the entry is taken back [0]
  * @unnamed: it has lost its name, and somebody may have it open still; not called if it ends at once [nothing to do]
  * @replace: rq->flags and rq->fd as for `create`, but @e is there already, and its name is the caller's to use: is it to be taken over, and
@@ -189,6 +193,10 @@ struct kind {
 	void (*describe)(struct entry *e, struct description *ret);
 	void (*furnish)(struct entry *dir);
 	bool (*own)(const struct entry *e);
+	bool rooms;
+	int (*board)(const struct entry *dir);
+	void (*fill)(struct entry *dir);
+	mode_t (*part)(const struct entry *e);
 	int (*created)(struct entry *e, struct request *rq);
 	void (*unnamed)(struct entry *e);
 	int (*replace)(struct entry *e, struct request *rq);

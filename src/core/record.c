@@ -224,8 +224,8 @@ int tree_add_own(struct entry *dir, const char *name, mode_t mode, const void *p
 	e->id = ++t->store->shm->next_id;
 	e->pos = ++t->store->shm->next_pos;
 	e->mode = S_IFREG | (mode & 0777);
-	e->uid = t->uid;
-	e->gid = t->gid;
+	e->uid = dir->uid;
+	e->gid = dir->gid;
 	e->slot = t->free_slots[--t->nr_free_slots];
 	t->store->shm->opens[e->slot] = 0;
 	t->store->shm->times[e->slot] = 0;
@@ -263,6 +263,16 @@ static int list_free_slots(struct tree *t)
 	return r;
 }
 
+/* What a worker that died had not come to. */
+static void fill_all(struct tree *t)
+{
+	struct entry *e, *tmp;
+
+	HASH_ITER(by_id, t->ids, e, tmp)
+		if (entry_is_dir(e) && !e->orphan && e->parent && e->parent->kind && e->kind->fill)
+			e->kind->fill(e);
+}
+
 int tree_restored(struct tree *t)
 {
 	int r;
@@ -294,6 +304,7 @@ int tree_restored(struct tree *t)
 		if ((*k)->furnish)
 			(*k)->furnish(e);
 	}
+	fill_all(t);
 	return 0;
 }
 
@@ -304,7 +315,7 @@ int tree_new(struct tree **ret, const struct tree_conf *conf)
 	if (!t)
 		return -ENOMEM;
 	t->store = conf->store;
-	t->proc = t->publisher = -1;
+	t->proc = t->publisher = t->merger = -1;
 	t->kinds = conf->kinds;
 	t->single = conf->single;
 	t->limits = conf->limits;

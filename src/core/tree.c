@@ -27,6 +27,11 @@ int64_t tree_now(void)
 	return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
 }
 
+bool entry_is_part(const struct entry *e)
+{
+	return !entry_is_dir(e) && e->kind && e->kind->part && e->kind->part(e);
+}
+
 static int check_name(const char *name, size_t len)
 {
 	if (len > ENTRY_NAME_MAX)
@@ -289,6 +294,8 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 	if (!dir->kind)
 		return -EPERM;
 	r = access_check(dir, rq->cred, 2 | 1);
+	if (r == 0 && is_dir && dir->kind->board)
+		r = dir->kind->board(dir);
 	if (r < 0)
 		return r;
 	r = quota_charge(t, rq->cred->uid, 1, 0);
@@ -325,6 +332,8 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 		entry_keep_fd(e, fd);
 	HASH_ADD(by_id, t->ids, id, sizeof(e->id), e);
 	entry_link(dir, e);
+	if (is_dir && dir->kind->fill)
+		dir->kind->fill(e);
 	touch_dir(dir, e->btime_ns);
 	tell_kernel(dir, rq);
 	*ret = e;
@@ -373,13 +382,40 @@ static void drop_name(struct entry *e)
 	}
 }
 
+/* The request is carried out with it, if there is one; else it is a step of one. */
+static void remove_one(struct entry *e, struct request *rq, bool last)
+{
+	struct tree *t = e->tree;
+	unsigned char bytes[KEEP_BLOB_MAX];
+	struct commit c = { .nr_changes = 1, .fd = -1 };
+	bool orphan;
+
+	plan_drop(e, &c.changes[0], bytes);
+	orphan = e->orphan;
+	if (last) {
+		memcpy(c.done_id, rq->id, sizeof(c.done_id));
+		done_note(t, rq->id, 0, 0);
+	}
+	t->store->ops->commit(t->store, &c);
+	drop_name(e);
+	if (orphan && !rq->cred->checked && t->removed)
+		t->removed(t, e);
+}
+
+static bool has_only_parts(const struct entry *dir)
+{
+	const struct entry *e;
+
+	DL_FOREACH(dir->children, e)
+		if (!entry_is_part(e))
+			return false;
+	return true;
+}
+
 int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, struct request *rq)
 {
 	struct tree *t = dir->tree;
-	unsigned char bytes[KEEP_BLOB_MAX];
-	struct commit c = { .nr_changes = 1, .fd = -1 };
-	struct entry *e;
-	bool orphan;
+	struct entry *e, *part, *tmp;
 	int r;
 
 	if (answered(t, rq, &r, NULL))
@@ -394,20 +430,15 @@ int tree_remove(struct entry *dir, const char *name, size_t len, int want_dir, s
 	r = access_unlink(e, rq->cred);
 	if (r < 0)
 		return r;
-	if (!dir->kind)
+	if (!dir->kind || entry_is_part(e))
 		return -EPERM;
-	if (e->children)
+	if (!has_only_parts(e))
 		return -ENOTEMPTY;
-
-	plan_drop(e, &c.changes[0], bytes);
-	orphan = e->orphan;
-	memcpy(c.done_id, rq->id, sizeof(c.done_id));
-	t->store->ops->commit(t->store, &c);
-	done_note(t, rq->id, 0, 0);
-	drop_name(e);
+	/* Who dies in the middle leaves some of the parts, which is made good when the next one begins. */
+	DL_FOREACH_SAFE(e->children, part, tmp)
+		remove_one(part, rq, false);
+	remove_one(e, rq, true);
 	tell_kernel(dir, rq);
-	if (orphan && !rq->cred->checked && t->removed)
-		t->removed(t, e);
 	return 0;
 }
 
@@ -431,10 +462,15 @@ static int rename_check(struct entry *e, struct entry *to, struct entry *victim,
 	r = access_check(to, cred, 2 | 1);
 	if (r < 0)
 		return r;
-	if (!e->parent->kind || !to->kind)
+	if (!e->parent->kind || !to->kind || entry_is_part(e) || (victim && entry_is_part(victim)))
 		return -EPERM;
 	if (to->kind != e->kind)
 		return -EXDEV;
+	if (entry_is_dir(e) && e->kind->board && to != e->parent) {
+		r = e->kind->board(to);
+		if (r < 0)
+			return r;
+	}
 	if (to->orphan)
 		return -ENOENT;
 	for (struct entry *up = to; up; up = up->parent)
@@ -543,10 +579,31 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	return 0;
 }
 
+/* What a directory's parts have of it. */
+static void pass_on(struct entry *dir)
+{
+	struct entry *e;
+
+	DL_FOREACH(dir->children, e) {
+		if (!entry_is_part(e))
+			continue;
+		e->uid = dir->uid;
+		e->gid = dir->gid;
+		e->mode = (e->mode & S_IFMT) | (dir->mode & e->kind->part(e));
+		e->ctime_ns = dir->ctime_ns;
+		entry_save(e, NULL, -1);
+		if (dir->tree->attr_changed)
+			dir->tree->attr_changed(dir->tree, e);
+	}
+}
+
 int tree_setattr(struct entry *e, const struct attr_change *c, struct request *rq)
 {
 	uid_t uid = (c->mask & ATTR_UID) ? c->uid : e->uid;
 	int r;
+
+	if (entry_is_part(e) && (c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)))
+		return -EPERM;
 
 	if (uid != e->uid && entry_counts(e)) {
 		r = quota_charge(e->tree, uid, 1, e->charged_bytes);
@@ -565,6 +622,7 @@ int tree_setattr(struct entry *e, const struct attr_change *c, struct request *r
 			e->tree->store->shm->times[e->slot] = c->mtime_ns;
 	}
 	e->ctime_ns = tree_now();
+	pass_on(e);
 	entry_save(e, rq, -1);
 	if ((c->mask & (ATTR_MODE | ATTR_UID | ATTR_GID)) && e->kind && !entry_is_dir(e) &&
 	    e->kind->command) {

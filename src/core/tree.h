@@ -85,6 +85,7 @@ struct limits {
  * @close_copy: as @close_fd, of an entry that stays, so that the store has the descriptor, too; NULL: @close_fd
  * @barred: has @uid given so many descriptors of which the closing hangs that no more are to be had from him?
  * @publisher: the socket of the daemon's own server of ports; -1: there is none
+ * @merger: the socket of who has the merge partitions; -1: there is none
  * @attr_changed: what the kernel may have cached of an entry is no longer true
  * @names_changed: nor what it has cached of names
  * @removed: an orphan was made otherwise than through the mount: it ends if nobody knows it
@@ -117,6 +118,7 @@ struct tree {
 	uint64_t dev;
 	int proc;
 	int publisher;
+	int merger;
 	bool mounted;
 	bool passthrough;
 	bool may_take; /* descriptors of any user's processes */
@@ -181,6 +183,9 @@ int tree_restored(struct tree *t);
 /** tree_restore_done() - a finished request, from the store. Return: 0; -ENOMEM. */
 int tree_restore_done(struct tree *t, const uint64_t id[2], int32_t result, uint64_t entry);
 
+/** entry_is_part() - does it come and go with its directory? */
+bool entry_is_part(const struct entry *e);
+
 /** tree_by_id() - the entry of a number, orphans too. Return: borrowed, or NULL. */
 struct entry *tree_by_id(struct tree *t, uint64_t id);
 
@@ -206,7 +211,7 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 		struct entry **ret);
 
 /**
- * tree_add_own() - a file of the folder's own, without descriptor, while it is made.
+ * tree_add_own() - a file of the folder's own, or a part, without descriptor; it has its directory's owner.
  * @priv: the kind's private part
  * Return: 0; -ENOMEM; -ENOSPC.
  */

@@ -32,6 +32,7 @@ enum {
 	OPT_FOREGROUND,
 	OPT_WORKER,
 	OPT_PUBLISHER,
+	OPT_MERGER,
 	OPT_HELP,
 	OPT_VERSION,
 };
@@ -50,6 +51,7 @@ static const struct option options[] = {
 	{ "foreground", no_argument, NULL, OPT_FOREGROUND },
 	{ "worker", no_argument, NULL, OPT_WORKER },
 	{ "publisher", no_argument, NULL, OPT_PUBLISHER },
+	{ "merger", no_argument, NULL, OPT_MERGER },
 	{ "help", no_argument, NULL, OPT_HELP },
 	{ "version", no_argument, NULL, OPT_VERSION },
 	{ 0 },
@@ -281,6 +283,9 @@ static int option(struct config *c, int opt, const char *arg)
 		return 0;
 	case OPT_PUBLISHER:
 		c->publisher = true;
+		return 0;
+	case OPT_MERGER:
+		c->merger = true;
 		return 0;
 	case OPT_HELP:
 		fputs(usage, stdout);

@@ -18,6 +18,7 @@
  * @mode: permissions of the kinds' directories, or of the root of a srvfs; UINT32_MAX: each kind's own
  * @foreground: stay, log to stderr
  * @publisher: run as the publisher, likewise
+ * @merger: run as the merger, likewise
  * @worker: run as the worker, on the descriptors that the keeper left
  */
 struct config {
@@ -31,6 +32,7 @@ struct config {
 	bool foreground;
 	bool worker;
 	bool publisher;
+	bool merger;
 };
 
 /**

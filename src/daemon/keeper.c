@@ -10,7 +10,7 @@
 #include <base/log.h>
 #include <daemon/keeper.h>
 #include <daemon/mountpoint.h>
-#include <daemon/publishing.h>
+#include <daemon/servers.h>
 #include <daemon/socket.h>
 #include <daemon/spawn.h>
 #include <daemon/table.h>
@@ -51,7 +51,7 @@ struct keeper {
 	char **argv;
 	char exe[PATH_MAX];
 	struct table *table;
-	struct publishing *publishing;
+	struct servers servers;
 	struct keep_snapshot head;
 	struct worker_hello hello;
 	struct shm *shm;
@@ -168,10 +168,10 @@ static char **make_argv(const struct keeper *k, const char *role)
 	return argv;
 }
 
-static pid_t start_publisher(void *ctx, const int *fds)
+static pid_t start_server(void *ctx, const char *role, const int *fds)
 {
 	struct keeper *k = ctx;
-	cleanup_free char **argv = make_argv(k, "--publisher");
+	cleanup_free char **argv = make_argv(k, role);
 
 	return argv ? spawn_exec(k->exe, argv, fds, k->null_fd) : -ENOMEM;
 }
@@ -217,11 +217,7 @@ static int setup(struct keeper *k)
 				10 * 9,
 			k->shm->closing);
 	if (r == 0)
-		r = publishing_new(&k->publishing,
-				   &(struct publishing_conf){ .start = start_publisher,
-							      .ctx = k,
-							      .table = k->table,
-							      .shm = k->shm });
+		r = servers_init(&k->servers, start_server, k, k->table, &k->shm->bpf);
 	if (r < 0) {
 		log_error("cannot start: %s", strerror(-r));
 		return r;
@@ -274,8 +270,9 @@ static int make_snapshot(struct keeper *k)
 
 	if (fd < 0)
 		return -errno;
-	k->hello.ports = (k->may_bpf ? HELLO_MAY_BPF : 0) |
-		(publishing_keeps(k->publishing) ? HELLO_RULES_KEPT : 0);
+	k->hello.servers = (k->may_bpf ? HELLO_MAY_BPF : 0) |
+		(publishing_keeps(k->servers.server[SERVER_PUBLISHER]) ? HELLO_RULES_KEPT : 0) |
+		(publishing_runs(k->servers.server[SERVER_MERGER]) ? HELLO_PARTITIONS_KEPT : 0);
 	if (write(fd, &k->hello, sizeof(k->hello)) != sizeof(k->hello))
 		return -ENOSPC;
 	r = table_snapshot(k->table, fd, &k->head);
@@ -299,7 +296,8 @@ static int start_worker(struct keeper *k)
 	pid = spawn_exec(k->exe, argv,
 			 (int[SPAWN_PASS]){ k->fuse_fd, k->listen_fd, sock[1], k->shm_fd,
 					    k->ring_fd, snapshot,
-					    publishing_socket(k->publishing) },
+					    publishing_socket(k->servers.server[SERVER_PUBLISHER]),
+					    publishing_socket(k->servers.server[SERVER_MERGER]) },
 			 k->null_fd);
 	close(sock[1]);
 	if (pid < 0) {
@@ -516,7 +514,7 @@ static void reap(struct keeper *k)
 	while ((pid = waitpid(-1, &status, WNOHANG)) > 0) {
 		if (pid == k->worker)
 			worker_died(k, status);
-		else if (publishing_died(k->publishing, pid, status))
+		else if (servers_died(&k->servers, pid, status))
 			continue;
 		else if (table_is_vault(k->table, pid))
 			log_error(
@@ -536,7 +534,7 @@ static void on_signal(struct keeper *k)
 			break;
 		case SIGHUP:
 			kill_worker(k);
-			publishing_restart(k->publishing);
+			servers_restart(&k->servers);
 			break;
 		default:
 			if (unmount(k, false) < 0)
@@ -577,7 +575,7 @@ static void watch(struct keeper *k)
 	char state;
 
 	(void)!read(k->timer_fd, &count, sizeof(count));
-	publishing_tick(k->publishing);
+	servers_tick(&k->servers);
 	if (k->worker == 0) {
 		try_start(k);
 		return;
@@ -605,16 +603,14 @@ static void watch(struct keeper *k)
 static void loop(struct keeper *k)
 {
 	while (!k->ending) {
-		struct pollfd p[] = {
+		struct pollfd p[3 + SERVERS_POLL] = {
 			{ .fd = k->signal_fd, .events = POLLIN },
 			{ .fd = k->silent ? -1 : k->channel, .events = POLLIN },
 			{ .fd = k->timer_fd, .events = POLLIN },
-			{ 0 },
-			{ 0 },
 		};
 
-		publishing_poll(k->publishing, p + 3);
-		if (poll(p, 5, -1) < 0)
+		servers_poll(&k->servers, p + 3);
+		if (poll(p, 3 + SERVERS_POLL, -1) < 0)
 			continue;
 		if (p[1].revents && !take_message(k)) {
 			k->silent = true;
@@ -623,7 +619,7 @@ static void loop(struct keeper *k)
 		if (p[0].revents)
 			on_signal(k);
 		if (!k->ending)
-			publishing_act(k->publishing, p + 3);
+			servers_act(&k->servers, p + 3);
 		if (p[2].revents && !k->ending)
 			watch(k);
 	}
@@ -646,7 +642,7 @@ static void stop_listening(struct keeper *k)
 static void end(struct keeper *k)
 {
 	stop_listening(k);
-	publishing_free(k->publishing);
+	servers_deinit(&k->servers);
 	if (k->worker > 0) {
 		kill_worker(k);
 		for (int ms = 0; ms < EXIT_WAIT_MS && waitpid(k->worker, NULL, WNOHANG) == 0; ms++)

@@ -8,6 +8,7 @@
 #include <base/log.h>
 #include <daemon/config.h>
 #include <daemon/keeper.h>
+#include <daemon/merger.h>
 #include <daemon/publisher.h>
 #include <daemon/spawn.h>
 #include <daemon/worker.h>
@@ -69,6 +70,8 @@ int main(int argc, char **argv)
 		return worker_run(&c);
 	if (c.publisher)
 		return publish_run(&c);
+	if (c.merger)
+		return merger_run(&c);
 	/* What a shell had open besides is not for a daemon. */
 	syscall(SYS_close_range, 3, UINT_MAX, 0);
 	/* A relative folder means one below where we were started. */

@@ -27,7 +27,6 @@
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
-#include <uthash.h>
 #include <utlist.h>
 
 #ifndef IDLE_USEC /* less for a test */
@@ -45,75 +44,11 @@ struct waiting {
 	struct waiting *prev, *next;
 };
 
-struct uid_clients {
-	uid_t uid;
-	unsigned int nr;
-	UT_hash_handle hh;
-};
-
-static ssize_t send_with(int sock, const void *bytes, size_t len, const int *fds, unsigned int nr,
-			 int flags)
-{
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int) * PUBLISH_FDS)];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)bytes, .iov_len = len };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (nr) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);
-		control.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(sizeof(int) * nr),
-		};
-		memcpy(CMSG_DATA(&control.h), fds, sizeof(int) * nr);
-	}
-	return sendmsg(sock, &m, MSG_NOSIGNAL | flags);
-}
-
-void publish_tell(enum pub_op op, uint64_t id, uint32_t flags, int fd)
-{
-	struct keep_query q = { .op = op, .id = id, .flags = flags };
-
-	/* Without the keeper there is nobody to publish for. */
-	if (send_with(PUBLISHER_KEEPER, &q, sizeof(q), &fd, fd >= 0, 0) < 0)
-		_exit(0);
-}
-
 /* The socket is new: it has room, or its client is gone. If the kernel refuses the descriptors the client is not to wait for them. */
 void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr)
 {
-	if (send_with(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT) < 0)
+	if (kept_send(sock, hello, sizeof(*hello), fds, nr, MSG_DONTWAIT) < 0)
 		shutdown(sock, SHUT_RDWR);
-}
-
-static unsigned int *count_of(struct publish *p, uid_t uid)
-{
-	struct uid_clients *u;
-
-	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
-	if (!u) {
-		u = calloc(1, sizeof(*u));
-		if (!u)
-			return NULL;
-		u->uid = uid;
-		HASH_ADD(hh, p->uids, uid, sizeof(uid), u);
-	}
-	return &u->nr;
-}
-
-static void uncount(struct publish *p, uid_t uid)
-{
-	struct uid_clients *u;
-
-	HASH_FIND(hh, p->uids, &uid, sizeof(uid), u);
-	if (!u || --u->nr)
-		return;
-	HASH_DEL(p->uids, u);
-	free(u);
 }
 
 /* Begin to count the time for what nobody uses any more. */
@@ -131,8 +66,7 @@ static void drop_client(struct client *c)
 		publish_page_left(p, c);
 	publish_rule_left(p, c);
 	DL_DELETE(p->clients, c);
-	p->nr_clients--;
-	uncount(p, c->uid);
+	share_give(&p->shares, c->uid);
 	sd_event_source_unref(c->source);
 	close(c->fd);
 	free(c);
@@ -148,29 +82,23 @@ static int on_client(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 
 int publish_add(struct publish *p, struct message *m, struct client **ret)
 {
-	unsigned int *count = count_of(p, m->open.uid);
-	struct client *c = NULL;
-	int r = -EDQUOT;
+	int r = share_take(&p->shares, m->open.uid, CLIENTS_MAX, CLIENTS_UID_MAX);
+	struct client *c;
 
-	if (!count)
-		return -ENOMEM;
-	++*count;
-	if (p->nr_clients < CLIENTS_MAX &&
-	    (*count <= CLIENTS_UID_MAX || m->open.uid == 0 || m->open.uid == getuid())) {
-		c = calloc(1, sizeof(*c));
-		/* Only its end is waited for. */
-		r = c ? sd_event_add_io(p->event, &c->source, m->sock, 0, on_client, c) : -ENOMEM;
-	}
+	if (r < 0)
+		return r;
+	c = calloc(1, sizeof(*c));
+	/* Only its end is waited for. */
+	r = c ? sd_event_add_io(p->event, &c->source, m->sock, 0, on_client, c) : -ENOMEM;
 	if (r < 0) {
 		free(c);
-		uncount(p, m->open.uid);
+		share_give(&p->shares, m->open.uid);
 		return r;
 	}
 	c->publish = p;
 	c->uid = m->open.uid;
 	c->fd = take_fd(&m->sock);
 	DL_APPEND(p->clients, c);
-	p->nr_clients++;
 	*ret = c;
 	return 0;
 }
@@ -216,7 +144,7 @@ static int receive(struct message *ret)
 	ssize_t len;
 
 	ret->sock = ret->pidfd = ret->target = -1;
-	len = recvmsg(PUBLISHER_SERVE, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+	len = recvmsg(SERVER_SERVE, &m, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
 	if (len < 0)
 		return 0;
 	h = CMSG_FIRSTHDR(&m);
@@ -340,17 +268,12 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 	if (p->nr_pages)
 		return 0;
 	publish_unload(p);
-	return p->nr_clients || p->held ? 0 : sd_event_exit(p->event, 0);
+	return p->shares.nr || p->held ? 0 : sd_event_exit(p->event, 0);
 }
 
-/* Unless it is asked the keeper only wants to know whether we live. */
 static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 {
-	struct pub_kept m;
-
-	if (recv(fd, &m, sizeof(m), MSG_DONTWAIT) != sizeof(m) || m.op != PUB_ALIVE)
-		_exit(0);
-	publish_tell(PUB_ALIVE, 0, 0, -1);
+	kept_asked();
 	return 0;
 }
 
@@ -373,9 +296,9 @@ static int start(struct publish *p)
 	if (r >= 0)
 		r = sd_event_source_set_enabled(p->slow, SD_EVENT_OFF);
 	if (r >= 0)
-		r = sd_event_add_io(p->event, NULL, PUBLISHER_SERVE, EPOLLIN, on_request, p);
+		r = sd_event_add_io(p->event, NULL, SERVER_SERVE, EPOLLIN, on_request, p);
 	if (r >= 0)
-		r = sd_event_add_io(p->event, NULL, PUBLISHER_KEEPER, EPOLLIN, on_keeper, NULL);
+		r = sd_event_add_io(p->event, NULL, SERVER_KEEPER, EPOLLIN, on_keeper, NULL);
 	if (r >= 0)
 		r = sd_event_add_time_relative(p->event, &p->idle, CLOCK_MONOTONIC, IDLE_USEC,
 					       IDLE_SLACK_USEC, on_idle, p);

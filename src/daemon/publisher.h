@@ -6,14 +6,6 @@
 #define KSHARED_DAEMON_PUBLISHER_H
 
 #include <daemon/config.h>
-#include <daemon/spawn.h>
-
-/* The descriptors that the keeper leaves to it. */
-enum publisher_fd {
-	PUBLISHER_SERVE = SPAWN_FIRST, /* struct port_open come here */
-	PUBLISHER_KEEPER,
-	PUBLISHER_FD_END,
-};
 
 /** publish_run() - serve until there is nothing to do for a while. Return: the process's exit status. */
 int publish_run(const struct config *c);

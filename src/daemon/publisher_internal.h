@@ -6,18 +6,19 @@
 #ifndef KSHARED_DAEMON_PUBLISHER_INTERNAL_H
 #define KSHARED_DAEMON_PUBLISHER_INTERNAL_H
 
+#include <daemon/kept.h>
 #include <daemon/publisher.h>
+#include <daemon/shares.h>
 #include <stdbool.h>
 #include <sys/types.h>
 #include <systemd/sd-event.h>
 #include <wire/keep.h>
 #include <wire/port_serve.h>
 
-#define PUBLISH_FDS 3 /* of one message */
+#define PUBLISH_FDS KEPT_FDS /* of one message */
 
 struct account;
 struct publish;
-struct uid_clients;
 struct waiting;
 
 /**
@@ -52,10 +53,9 @@ struct publish {
 	uid_t slow_uid; /* served last of those that waited */
 	uint64_t generation;
 	struct client *clients;
-	unsigned int nr_clients;
+	struct shares shares;
 	unsigned int nr_pages;
 	unsigned int nr_sampled;
-	struct uid_clients *uids;
 
 	/* publisher_pages.c's */
 	struct publisher *bpf;
@@ -89,9 +89,6 @@ int publish_add(struct publish *p, struct message *m, struct client **ret);
 
 /** publish_hello() - answer a client; the descriptors stay ours. */
 void publish_hello(int sock, const struct port_hello *hello, const int *fds, unsigned int nr);
-
-/** publish_tell() - say something to the keeper. @fd: goes with it; -1: none */
-void publish_tell(enum pub_op op, uint64_t id, uint32_t flags, int fd);
 
 /** publish_page() - serve one of the kernel's pages. Return: 0; -errno. */
 int publish_page(struct publish *p, struct message *m);

@@ -57,7 +57,7 @@ static int load(struct publish *p)
 					strerror(-r));
 		}
 		p->tried = true;
-		publish_tell(PUB_READY, 0, p->bpf ? SHM_BPF_WORKS : SHM_BPF_NONE, -1);
+		kept_tell(PUB_READY, 0, p->bpf ? SHM_BPF_WORKS : SHM_BPF_NONE, -1);
 	}
 	for (int i = 0; i < NR_PORT_PAGES; i++)
 		if (!p->bpf || publisher_fd(p->bpf, i) < 0)

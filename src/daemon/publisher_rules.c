@@ -121,12 +121,12 @@ static void store(struct publish *p, uint64_t entry, int cgroup)
 {
 	int link, state;
 
-	publish_tell(PUB_DROP, entry, 0, -1);
+	kept_tell(PUB_DROP, entry, 0, -1);
 	if (rules_stored(p->rules, entry, &link, &state) < 0)
 		return;
-	publish_tell(PUB_STORE, entry, KEPT_LINK, link);
-	publish_tell(PUB_STORE, entry, KEPT_STATE, state);
-	publish_tell(PUB_STORE, entry, KEPT_CGROUP, cgroup);
+	kept_tell(PUB_STORE, entry, KEPT_LINK, link);
+	kept_tell(PUB_STORE, entry, KEPT_STATE, state);
+	kept_tell(PUB_STORE, entry, KEPT_CGROUP, cgroup);
 }
 
 static int begin(struct publish *p, uint64_t entry, int cgroup)
@@ -164,7 +164,7 @@ int publish_hold(struct publish *p, struct message *m)
 static void end(struct publish *p, struct held *h)
 {
 	rules_remove(p->rules, h->entry);
-	publish_tell(PUB_DROP, h->entry, 0, -1);
+	kept_tell(PUB_DROP, h->entry, 0, -1);
 	DL_DELETE(p->held, h);
 	free(h);
 }
@@ -176,39 +176,6 @@ void publish_drop(struct publish *p, const struct message *m)
 	DL_FOREACH_SAFE(p->held, h, tmp)
 		if (m->open.entry == 0 ? !h->told : h->entry == m->open.entry)
 			end(p, h);
-}
-
-/* One descriptor of the keeper's. Return: false: there are no more. */
-static bool fetch(uint32_t n, struct pub_kept *ret, int *ret_fd)
-{
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int))];
-	} control;
-	struct iovec iov = { .iov_base = ret, .iov_len = sizeof(*ret) };
-	struct msghdr m = {
-		.msg_iov = &iov,
-		.msg_iovlen = 1,
-		.msg_control = &control,
-		.msg_controllen = sizeof(control),
-	};
-	struct cmsghdr *c;
-	ssize_t len;
-
-	publish_tell(PUB_FETCH, 0, n, -1);
-	do {
-		m.msg_controllen = sizeof(control);
-		len = recvmsg(PUBLISHER_KEEPER, &m, MSG_CMSG_CLOEXEC);
-		if (len == sizeof(*ret) && ret->op == PUB_ALIVE)
-			publish_tell(PUB_ALIVE, 0, 0, -1);
-	} while ((len < 0 && errno == EINTR) || (len == sizeof(*ret) && ret->op == PUB_ALIVE));
-	if (len != sizeof(*ret) || ret->op != PUB_FETCH)
-		_exit(0);
-	c = CMSG_FIRSTHDR(&m);
-	*ret_fd = -1;
-	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
-		memcpy(ret_fd, CMSG_DATA(c), sizeof(int));
-	return ret->result == 0;
 }
 
 /* What the keeper has of one rule. */
@@ -234,7 +201,7 @@ static void take_over(struct publish *p, const struct left *l)
 	log_error("a rule of ports could not be taken over: %s", strerror(-r));
 	/* Of a group that is gone there is nothing left to hold. Any other stays in force as it is. */
 	if (r == -ENODEV)
-		publish_tell(PUB_DROP, l->entry, 0, -1);
+		kept_tell(PUB_DROP, l->entry, 0, -1);
 }
 
 void publish_take_over(struct publish *p)
@@ -244,7 +211,7 @@ void publish_take_over(struct publish *p)
 	struct pub_kept k;
 	int fd;
 
-	for (uint32_t n = 0; fetch(n, &k, &fd); n++) {
+	for (uint32_t n = 0; kept_fetch(n, &k, &fd); n++) {
 		for (i = 0; i < nr && all[i].entry != k.id; i++)
 			;
 		if (i == nr) {

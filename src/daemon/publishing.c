@@ -2,7 +2,7 @@
 /*
  * publishing.c - see publishing.h.
  *
- * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a publisher that cannot start costs
+ * One that has lived for less than some seconds is replaced at once the first time, and then less and less often: a server that cannot start costs
  * little. Whoever asks meanwhile waits as long as he likes to.
  *
  * One that hangs, or was stopped, is replaced, too: each second it is asked whether it lives. One that answers nothing and computes nothing either is
@@ -33,6 +33,7 @@
 #define STUCK_S 3
 #endif
 #define LOST_S (10 * STUCK_S)
+#define DYING_MAX 2048 /* messages */
 
 struct kept {
 	uint64_t id;
@@ -42,7 +43,7 @@ struct kept {
 
 struct publishing {
 	struct publishing_conf conf;
-	int sock[2]; /* the workers' end, the publisher's */
+	int sock[2]; /* the workers' end, the server's */
 	int channel;
 	pid_t pid;
 	bool killed;
@@ -92,6 +93,11 @@ bool publishing_keeps(const struct publishing *p)
 	return p->nr_kept > 0;
 }
 
+bool publishing_runs(const struct publishing *p)
+{
+	return p->nr_kept > 0 || p->pid > 0;
+}
+
 static bool is_wanted(const struct publishing *p)
 {
 	struct pollfd f = { .fd = p->sock[1], .events = POLLIN };
@@ -116,11 +122,11 @@ static void start(struct publishing *p)
 		return;
 	}
 	r = p->conf.start(p->conf.ctx,
-			  (int[SPAWN_PASS]){ p->sock[1], sock[1], -1, -1, -1, -1, -1 });
+			  (int[SPAWN_PASS]){ p->sock[1], sock[1], -1, -1, -1, -1, -1, -1 });
 	close(sock[1]);
 	if (r < 0) {
 		close(sock[0]);
-		log_error("cannot start the publisher of ports: %s", strerror(-r));
+		log_error("cannot start %s: %s", p->conf.what, strerror(-r));
 		failed(p);
 		return;
 	}
@@ -131,7 +137,7 @@ static void start(struct publishing *p)
 	p->started_ms = now_ms();
 }
 
-static void kill_publisher(struct publishing *p)
+static void kill_server(struct publishing *p)
 {
 	if (p->pid <= 0)
 		return;
@@ -141,7 +147,7 @@ static void kill_publisher(struct publishing *p)
 
 void publishing_restart(struct publishing *p)
 {
-	kill_publisher(p);
+	kill_server(p);
 }
 
 void publishing_poll(const struct publishing *p, struct pollfd *ret)
@@ -187,7 +193,7 @@ static void say(struct publishing *p, const struct pub_kept *answer, int fd)
 	}
 	/* One that does not take its answers is as good as dead. */
 	if (sendmsg(p->channel, &m, MSG_NOSIGNAL | MSG_DONTWAIT) < 0 && errno == EAGAIN)
-		kill_publisher(p);
+		kill_server(p);
 }
 
 static void answer_fetch(struct publishing *p, uint32_t n)
@@ -208,7 +214,8 @@ static bool on_message(struct publishing *p, const struct keep_query *q, int *fd
 {
 	switch (q->op) {
 	case PUB_READY:
-		p->conf.shm->bpf = q->flags == SHM_BPF_WORKS ? SHM_BPF_WORKS : SHM_BPF_NONE;
+		if (p->conf.ready)
+			*p->conf.ready = q->flags;
 		return true;
 	case PUB_STORE:
 		if (*fd < 0 || p->nr_kept == PUB_KEPT_MAX)
@@ -267,8 +274,8 @@ static void take_message(struct publishing *p)
 	if (c && c->cmsg_type == SCM_RIGHTS && c->cmsg_len == CMSG_LEN(sizeof(int)))
 		memcpy(&fd, CMSG_DATA(c), sizeof(fd));
 	if (n != sizeof(q) || (m.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) || !on_message(p, &q, &fd)) {
-		log_error("the publisher of ports sent what is no message; replacing it");
-		kill_publisher(p);
+		log_error("%s sent what is no message; replacing it", p->conf.what);
+		kill_server(p);
 		close_channel(p);
 	}
 	if (fd >= 0)
@@ -308,8 +315,8 @@ static void watch(struct publishing *p)
 	p->cpu_ns = cpu_ns;
 	if (p->still_s < STUCK_S && p->silent_s < LOST_S)
 		return;
-	log_error("the publisher of ports does not go on; replacing it");
-	kill_publisher(p);
+	log_error("%s does not go on; replacing it", p->conf.what);
+	kill_server(p);
 }
 
 void publishing_tick(struct publishing *p)
@@ -321,7 +328,7 @@ void publishing_tick(struct publishing *p)
 		if (p->channel >= 0)
 			watch(p);
 	} else if (++p->dying_s >= DYING_S) {
-		log_error("publisher %d does not end; it is left behind", (int)p->pid);
+		log_error("%s (%d) does not end; it is left behind", p->conf.what, (int)p->pid);
 		publishing_died(p, p->pid, SIGKILL);
 	}
 }
@@ -334,7 +341,7 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 		return false;
 	p->pid = 0;
 	/* What it has sent counts: a rule's descriptors. */
-	for (unsigned int i = 0; i < PUB_KEPT_MAX * 2 && p->channel >= 0; i++) {
+	for (unsigned int i = 0; i < DYING_MAX && p->channel >= 0; i++) {
 		struct pollfd f = { .fd = p->channel, .events = POLLIN };
 
 		if (poll(&f, 1, 0) <= 0)
@@ -347,10 +354,10 @@ bool publishing_died(struct publishing *p, pid_t pid, int status)
 		p->pause_ms = 0; /* it had nothing more to do */
 	} else {
 		if (WIFSIGNALED(status))
-			log_error("the publisher of ports was ended by signal %d (%s)",
-				  WTERMSIG(status), strsignal(WTERMSIG(status)));
+			log_error("%s was ended by signal %d (%s)", p->conf.what, WTERMSIG(status),
+				  strsignal(WTERMSIG(status)));
 		else
-			log_error("the publisher of ports ended by itself with status %d",
+			log_error("%s ended by itself with status %d", p->conf.what,
 				  WEXITSTATUS(status));
 		if (sound)
 			p->pause_ms = 0;

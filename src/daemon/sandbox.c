@@ -234,3 +234,36 @@ int sandbox_publisher(bool privileged)
 	return 0;
 #endif
 }
+
+/*
+ * The merger stays root.
+ *
+ *	CAP_SYS_PTRACE		reach into the processes that are merged
+ *	CAP_SETUID, CAP_SETGID	ask the kernel as who asks us (merger_consent.c)
+ *	CAP_DAC_OVERRIDE	files of a process in /proc are its user's
+ *	CAP_SYS_RESOURCE	what is merged is locked, beyond the limit of a process that is merged by another
+ *	CAP_SYS_NICE		while a process stands still, whoever works for it goes first
+ */
+int sandbox_merger(bool privileged)
+{
+	static const unsigned int wanted[] = { CAP_SYS_PTRACE,   CAP_SETUID,       CAP_SETGID,
+					       CAP_DAC_OVERRIDE, CAP_SYS_RESOURCE, CAP_SYS_NICE };
+	bool have[sizeof(wanted) / sizeof(wanted[0])];
+	size_t n = sizeof(wanted) / sizeof(wanted[0]);
+
+	/* A container's root may have some of them only. */
+	if (capng_get_caps_process() < 0)
+		return -EPERM;
+	for (size_t i = 0; i < n; i++)
+		have[i] = privileged && capng_have_capability(CAPNG_PERMITTED, wanted[i]);
+	capng_clear(CAPNG_SELECT_BOTH);
+	for (size_t i = 0; i < n; i++)
+		if (have[i] &&
+		    capng_update(CAPNG_ADD, CAPNG_EFFECTIVE | CAPNG_PERMITTED, wanted[i]) < 0)
+			return -EPERM;
+	if (capng_apply(CAPNG_SELECT_CAPS) < 0)
+		return -EPERM;
+	if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0 || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0)
+		return -errno;
+	return 0;
+}

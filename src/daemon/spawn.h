@@ -9,7 +9,7 @@
 
 #define SPAWN_FDS 64 /* a table is copied in steps of so many */
 #define SPAWN_FIRST 3 /* where the descriptors of who is executed begin */
-#define SPAWN_PASS 7 /* how many he may have */
+#define SPAWN_PASS 8 /* how many he may have */
 
 /**
  * spawn() - a child that is to execute something, and has only the descriptors below SPAWN_FDS.

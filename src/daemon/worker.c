@@ -62,6 +62,7 @@ struct worker {
 	struct fuse *fuse;
 	struct ctl *ctl;
 	int publisher;
+	int merger;
 	sd_event *event;
 	sd_event_source *sweep;
 	sd_event_source *again;
@@ -277,7 +278,7 @@ static void status(void *ctx, struct ctl_status *ret)
 	ret->worker_pid = (uint32_t)getpid();
 	/* The publisher is not started to find it out. */
 	ret->features |= w->shm->bpf == SHM_BPF_WORKS ||
-			(w->shm->bpf == SHM_BPF_UNTRIED && (w->hello->ports & HELLO_MAY_BPF))
+			(w->shm->bpf == SHM_BPF_UNTRIED && (w->hello->servers & HELLO_MAY_BPF))
 		? 1u << 7
 		: 0;
 	ret->restarts = w->snapshot->restarts;
@@ -353,14 +354,14 @@ static int map_all(struct worker *w, size_t *ret_len)
 }
 
 /*
- * An older keeper has none, and nothing at its number, which must not be taken for it once something of ours is there. So it is asked for before
- * anything is opened.
+ * A server's socket. An older keeper has none, and nothing at its number, which must not be taken for it once something of ours is there. So it is
+ * asked for before anything is opened.
  */
-static int find_publisher(void)
+static int find_server(enum worker_fd fd)
 {
 	struct stat st;
 
-	return fstat(WORKER_PUBLISHER, &st) == 0 && S_ISSOCK(st.st_mode) ? WORKER_PUBLISHER : -1;
+	return fstat((int)fd, &st) == 0 && S_ISSOCK(st.st_mode) ? (int)fd : -1;
 }
 
 static int make_relay(struct worker *w)
@@ -438,6 +439,7 @@ static int make_tree(struct worker *w, unsigned int max_fds)
 		return -errno;
 	w->tree->may_take = w->hello->privileged;
 	w->tree->publisher = w->publisher;
+	w->tree->merger = w->merger;
 	return 0;
 }
 
@@ -476,7 +478,8 @@ static int start(struct worker *w)
 	size_t len = 0;
 	int r;
 
-	w->publisher = find_publisher();
+	w->publisher = find_server(WORKER_PUBLISHER);
+	w->merger = find_server(WORKER_MERGER);
 	r = map_all(w, &len);
 	if (r < 0)
 		return r;
@@ -505,7 +508,8 @@ static int start(struct worker *w)
 		r = sd_event_source_set_enabled(w->again, SD_EVENT_OFF);
 	if (r < 0)
 		return r;
-	port_restored(w->tree, w->hello->ports & HELLO_RULES_KEPT);
+	port_restored(w->tree, w->hello->servers & HELLO_RULES_KEPT);
+	ksm_restored(w->tree, w->hello->servers & HELLO_PARTITIONS_KEPT);
 	poison_restart(w->shm);
 	relay_recover(w->relay, answer, w);
 	poller_recover(w->poller);

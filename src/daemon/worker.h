@@ -17,6 +17,7 @@ enum worker_fd {
 	WORKER_RING,
 	WORKER_SNAPSHOT,
 	WORKER_PUBLISHER,
+	WORKER_MERGER,
 	WORKER_FD_END,
 };
 
@@ -25,6 +26,7 @@ _Static_assert(WORKER_FD_END - WORKER_FUSE <= SPAWN_PASS && WORKER_FUSE == SPAWN
 
 #define HELLO_MAY_BPF 1u /* it may load BPF programs, of which the kernel tells enough */
 #define HELLO_RULES_KEPT 2u /* the keeper has something of the publisher's */
+#define HELLO_PARTITIONS_KEPT 4u /* or of the merger's, or the merger runs */
 
 /**
  * struct worker_hello - at the head of the snapshot's memfd, before the snapshot. A keeper may be older than its worker: the layout stays.
@@ -38,7 +40,7 @@ struct worker_hello {
 	uint32_t keeper_pid;
 	uint32_t privileged;
 	uint32_t may_pass; /* root of the first user namespace, who may register files for passthrough */
-	uint32_t ports; /* HELLO_*; 0 in what a keeper without ports says */
+	uint32_t servers; /* HELLO_*; 0 in what a keeper without servers of its own says */
 	unsigned char ring_params[120];
 };
 
@@ -49,6 +51,9 @@ int worker_run(const struct config *c);
 
 /** sandbox_publisher() - the same for the publisher. Return: 0; -errno. */
 int sandbox_publisher(bool privileged);
+
+/** sandbox_merger() - the same for the merger. Return: 0; -errno. */
+int sandbox_merger(bool privileged);
 
 /** sandbox_override() - while pages are loaded: pass over modes of files, as the making of a control group takes. */
 void sandbox_override(bool on);

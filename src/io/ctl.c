@@ -58,7 +58,7 @@ static int find_file(struct ctl *c, const struct cred *cred, const struct ctl_re
 {
 	int r = find(c, cred, m, ret);
 
-	return r == 0 && entry_is_dir(*ret) ? -EISDIR : r;
+	return r == 0 && entry_is_dir(*ret) && !((*ret)->kind && (*ret)->kind->rooms) ? -EISDIR : r;
 }
 
 static int share(struct entry *e, struct request *rq)
@@ -80,7 +80,16 @@ static int do_create(struct ctl *c, const struct ctl_request *m, struct request 
 	rq->size = m->size;
 	rq->flags = m->flags;
 	r = tree_walk(c->conf.tree, rq->cred, m->path, m->path_len, &dir, &name, &len);
-	return r < 0 ? r : tree_create(dir, name, len, rq, ret);
+	if (r < 0)
+		return r;
+	if (dir->kind && dir->kind->rooms) {
+		if (rq->fd >= 0)
+			return -EINVAL;
+		/* Who may do anything with a room may look into it. */
+		rq->mode = S_IFDIR | (m->mode & 0777) | (m->mode & 0444) >> 2 |
+			(m->mode & 0222) >> 1;
+	}
+	return tree_create(dir, name, len, rq, ret);
 }
 
 static int do_seal(struct ctl *c, const struct ctl_request *m, struct request *rq)

@@ -6,8 +6,5 @@
 #include <stddef.h>
 
 const struct kind *const kinds[] = {
-	&kind_mem,
-	&kind_srv,
-	&kind_port,
-	NULL,
+	&kind_mem, &kind_srv, &kind_port, &kind_ksm, NULL,
 };

@@ -11,6 +11,7 @@
 /** kinds - every kind, NULL-terminated; a folder has a directory for each. */
 extern const struct kind *const kinds[];
 
+extern const struct kind kind_ksm;
 extern const struct kind kind_mem;
 extern const struct kind kind_port;
 extern const struct kind kind_srv;
@@ -23,5 +24,10 @@ void port_restored(struct tree *t, bool rules_kept);
 
 /** port_again() - what ports have left to do: tell what the publisher has not been told, forget who has been served. */
 void port_again(struct tree *t);
+/**
+ * ksm_restored() - a worker has begun: tell the merger which partitions there are.
+ * @kept: the keeper keeps something for it; else it need not be told
+ */
+void ksm_restored(struct tree *t, bool kept);
 
 #endif

@@ -15,6 +15,7 @@
 #include <base/proc.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <kind/hand.h>
 #include <kind/kinds.h>
 #include <kind/later.h>
 #include <kind/port_internal.h>
@@ -256,7 +257,7 @@ static int tell(const struct tree *t, uint64_t entry, uint32_t flags, const int 
 		.entry = entry,
 	};
 
-	return port_send(t->publisher, &open, fds, nr);
+	return hand_over(t->publisher, &open, sizeof(open), fds, nr);
 }
 
 static void hold_work(struct later *l)
@@ -433,41 +434,6 @@ int port_pair(int ret[2])
 	return 0;
 }
 
-int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr)
-{
-	union {
-		struct cmsghdr h;
-		char space[CMSG_SPACE(sizeof(int) * OPEN_FDS)];
-	} control = { 0 };
-	struct iovec iov = { .iov_base = (void *)open, .iov_len = sizeof(*open) };
-	struct msghdr m = { .msg_iov = &iov, .msg_iovlen = 1 };
-
-	if (nr) {
-		m.msg_control = &control;
-		m.msg_controllen = CMSG_SPACE(sizeof(int) * nr);
-		control.h = (struct cmsghdr){
-			.cmsg_level = SOL_SOCKET,
-			.cmsg_type = SCM_RIGHTS,
-			.cmsg_len = CMSG_LEN(sizeof(int) * nr),
-		};
-		memcpy(CMSG_DATA(&control.h), fds, sizeof(int) * nr);
-	}
-	if (sendmsg(server, &m, MSG_NOSIGNAL | MSG_DONTWAIT) >= 0)
-		return 0;
-	switch (errno) {
-	case EPIPE:
-	case ECONNRESET:
-	case ENOTCONN:
-		return -ECONNREFUSED;
-	case ETOOMANYREFS:
-	case ENOMEM:
-	case ENOBUFS:
-		return -EAGAIN;
-	default:
-		return -errno;
-	}
-}
-
 /* The pidfd of the process at the other end of a connection. Return: -1: there is none to be had. */
 static int peer_pidfd(const struct cred *c)
 {
@@ -488,8 +454,8 @@ static void handover_work(struct later *l)
 {
 	struct handover *h = l->data;
 
-	l->result =
-		port_send(l->fd, &h->open, (int[]){ h->pair[1], h->pidfd }, h->pidfd >= 0 ? 2 : 1);
+	l->result = hand_over(l->fd, &h->open, sizeof(h->open), (int[]){ h->pair[1], h->pidfd },
+			      h->pidfd >= 0 ? 2 : 1);
 }
 
 static void close_both(struct handover *h)
@@ -577,7 +543,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		open.flags |= PORT_OPEN_TARGET;
 		fds[nr++] = target;
 	}
-	r = port_send(e->tree->publisher, &open, fds, (unsigned int)nr);
+	r = hand_over(e->tree->publisher, &open, sizeof(open), fds, (unsigned int)nr);
 	port_sent(e->tree, 0);
 	close(pair[1]);
 	if (r < 0) {

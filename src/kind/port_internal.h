@@ -50,13 +50,6 @@ void port_queue_sweep(struct tree *t);
 /** port_queue_ended() - a service's entry is gone, or its socket is another one now. */
 void port_queue_ended(struct entry *e);
 
-/**
- * port_send() - hand somebody over to a server, without waiting.
- * @fds: @nr of them, as port_serve.h says
- * Return: 0; -EAGAIN there is no room; -ECONNREFUSED it is gone; -errno.
- */
-int port_send(int server, const struct port_open *open, const int *fds, unsigned int nr);
-
 /** port_pair() - a client's end and its server's, on which only the server can send. Return: 0; -errno. */
 int port_pair(int ret[2]);
 

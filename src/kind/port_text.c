@@ -11,8 +11,7 @@
  * does not matter. Memory of others is never mapped here but a BPF map, which cannot fault. A server that does not answer, or
  * answers nonsense, costs the time of those who read it.
  *
- * The text is made at the reading from offset 0 and kept for the handle's later ones. If it is gone then, since the worker was replaced, or its user
- * has many others under way, what is left of it cannot be had any more (ESTALE).
+ * The text is made at the reading from offset 0 and kept for the handle's later ones (kind/texts.h).
  */
 #include <base/cleanup.h>
 #include <core/tree.h>
@@ -20,7 +19,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <kind/hand.h>
 #include <kind/port_internal.h>
+#include <kind/texts.h>
 #include <linux/magic.h>
 #include <poll.h>
 #include <stdio.h>
@@ -32,15 +33,12 @@
 #include <sys/statfs.h>
 #include <time.h>
 #include <unistd.h>
-#include <uthash.h>
 #include <wire/port.h>
 
 #define ANSWER_MS 2000 /* a service, that is */
 #define OWN_ANSWER_MS 5000 /* the publisher may have to be started */
 #define PAGE_BYTES_MAX (4u << 20)
 #define TEXT_MAX (1u << 20)
-#define TEXTS_MAX 256 /* kept */
-#define TEXTS_BYTES (16u << 20)
 #define FDS_MAX 253 /* in one packet, by the kernel */
 #define BPF_ARRAY 2
 #define BPF_MMAPABLE (1u << 10)
@@ -49,18 +47,6 @@ const char *const port_attrs[] = { "fields",    "source",    "version", "size",
 				   "period_ns", "sample_ns", NULL };
 
 enum { ATTR_FIELDS, ATTR_SOURCE, ATTR_VERSION, ATTR_SIZE, ATTR_PERIOD, ATTR_SAMPLE, ATTR_TEXT };
-
-/* A text that somebody is reading. */
-struct kept {
-	uint64_t word;
-	uid_t uid;
-	char *text;
-	size_t len;
-	UT_hash_handle hh;
-};
-
-static struct kept *texts;
-static size_t texts_bytes;
 
 /*
  * One reading, by a thread.
@@ -407,7 +393,7 @@ static int read_page(struct reading *r)
 	r->fds[r->nr_fds++] = pair[0];
 	fds[0] = pair[1];
 	fds[1] = r->target;
-	result = port_send(r->server, &r->open, fds, r->target >= 0 ? 2 : 1);
+	result = hand_over(r->server, &r->open, sizeof(r->open), fds, r->target >= 0 ? 2 : 1);
 	close(pair[1]);
 	if (result == 0)
 		result = take_hello(r, deadline);
@@ -434,75 +420,10 @@ static void work(struct aside_job *j)
 	r->result = read_page(r);
 }
 
-static void drop_text(struct kept *k)
-{
-	HASH_DEL(texts, k);
-	texts_bytes -= k->len;
-	free(k->text);
-	free(k);
-}
-
-static struct kept *find_text(uint64_t word)
-{
-	struct kept *k;
-
-	HASH_FIND(hh, texts, &word, sizeof(word), k);
-	return k;
-}
-
-/* Which goes for another one: the oldest of who has most. NULL: there is room. */
-static struct kept *too_much(void)
-{
-	struct kept *k, *tmp, *other, *tmp2, *ret = NULL;
-	unsigned int nr, most = 0;
-
-	if (HASH_COUNT(texts) < TEXTS_MAX && texts_bytes < TEXTS_BYTES)
-		return NULL;
-	HASH_ITER(hh, texts, k, tmp) {
-		if (ret && k->uid == ret->uid)
-			continue;
-		nr = 0;
-		HASH_ITER(hh, texts, other, tmp2)
-			nr += other->uid == k->uid;
-		if (nr > most) {
-			most = nr;
-			ret = k;
-		}
-	}
-	return ret;
-}
-
-static struct kept *keep_text(uint64_t word, uid_t uid, char *text, size_t len)
-{
-	struct kept *k = find_text(word);
-
-	if (k)
-		drop_text(k);
-	while ((k = too_much()))
-		drop_text(k);
-	k = calloc(1, sizeof(*k));
-	if (!k)
-		return NULL;
-	*k = (struct kept){ .word = word, .uid = uid, .text = text, .len = len };
-	texts_bytes += len;
-	HASH_ADD(hh, texts, word, sizeof(k->word), k);
-	return k;
-}
-
-static int give(struct request *rq, char *text, size_t len)
-{
-	size_t off = rq->offset < len ? rq->offset : len;
-
-	rq->out = (struct iovec){ .iov_base = text + off,
-				  .iov_len = len - off < rq->len ? len - off : rq->len };
-	return (int)rq->out.iov_len;
-}
-
 static void done(struct aside_job *j)
 {
 	struct reading *r = (struct reading *)j;
 	struct request *rq = r->rq;
-	struct kept *k = NULL;
 
 	port_sent(r->tree, r->service);
 	for (unsigned int i = 0; i < r->nr_fds; i++)
@@ -512,15 +433,7 @@ static void done(struct aside_job *j)
 			r->result = r->len > rq->len ? -E2BIG : (int)r->len;
 			rq->out = (struct iovec){ .iov_base = r->text, .iov_len = r->len };
 		} else {
-			/* Parts of two samples are not put together; of one that was read to its end there is no more. */
-			if (rq->offset && rq->offset != r->len)
-				r->result = -ESTALE;
-			else
-				k = keep_text(rq->word, rq->cred->uid, r->text, r->len);
-			if (k)
-				r->text = NULL;
-			if (r->result == 0)
-				r->result = k ? give(rq, k->text, k->len) : -ENOMEM;
+			r->result = texts_keep(rq, take_ptr(r->text), r->len);
 		}
 	}
 	if (rq)
@@ -589,9 +502,9 @@ static int start(struct entry *e, struct request *rq, int attr)
 
 int port_read(struct entry *e, struct request *rq)
 {
-	struct kept *k = rq->offset ? find_text(rq->word) : NULL;
+	int r = texts_read(rq);
 
-	return k ? give(rq, k->text, k->len) : start(e, rq, ATTR_TEXT);
+	return r < 0 ? start(e, rq, ATTR_TEXT) : r;
 }
 
 int port_attr(struct entry *e, struct request *rq)
@@ -601,8 +514,5 @@ int port_attr(struct entry *e, struct request *rq)
 
 void port_close(struct entry *e, struct request *rq)
 {
-	struct kept *k = find_text(rq->word);
-
-	if (k)
-		drop_text(k);
+	texts_drop(rq->word);
 }

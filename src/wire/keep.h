@@ -71,18 +71,19 @@ struct keep_init {
 };
 
 /*
- * The publisher's channel: of keep_query, and its answers. What the publisher must not lose when it ends, the keeper keeps for it: descriptors,
- * known by an entry's number and a small number.
+ * The channel of a server of the daemon's own (the publisher, the merger): of keep_query, and its answers. What it must not lose when it ends, the
+ * keeper keeps for it: descriptors, known by two numbers, of which the first means an entry or what else the server likes.
  */
 enum pub_op {
-	PUB_READY = 1, /* flags: what it is that it has found, SHM_BPF_*; no answer */
+	PUB_READY =
+		1, /* flags: what it is that it has found; of the publisher SHM_BPF_*; no answer */
 	PUB_STORE, /* id, flags: which; with a descriptor; no answer */
 	PUB_DROP, /* id: all that is kept under it; no answer */
 	PUB_FETCH, /* flags: the how-manieth -> struct pub_kept and the descriptor; result -ENOENT: there are no more */
 	PUB_ALIVE, /* the answer to the only thing that the keeper asks: a struct pub_kept with this */
 };
 
-#define PUB_KEPT_MAX 1024
+#define PUB_KEPT_MAX 8192
 
 struct pub_kept {
 	uint32_t op;

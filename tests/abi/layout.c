@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 #include <kshared.h>
+#include <kshared/ksm.h>
 #include <kshared/mem.h>
 #include <kshared/port.h>
 #include <kshared/srv.h>
@@ -18,6 +19,39 @@
 	printf("%s.%s at %zu size %zu\n", #type, #field, offsetof(type, field), \
 	       sizeof(((type *)NULL)->field))
 #define VALUE(name) printf("%s 0x%" PRIx64 "\n", #name, (uint64_t)(name))
+
+static void print_ksm(void)
+{
+	SIZE(struct ksm_result);
+	FIELD(struct ksm_result, scanned);
+	FIELD(struct ksm_result, merged);
+	FIELD(struct ksm_result, zero);
+	FIELD(struct ksm_result, unique);
+	FIELD(struct ksm_result, skipped_changed);
+	FIELD(struct ksm_result, skipped_pinned);
+	FIELD(struct ksm_result, skipped_mapping);
+	FIELD(struct ksm_result, skipped_limit);
+	FIELD(struct ksm_result, saved_bytes);
+	FIELD(struct ksm_result, elapsed_ns);
+	FIELD(struct ksm_result, reserved);
+	SIZE(struct ksm_stats);
+	FIELD(struct ksm_stats, pages_shared);
+	FIELD(struct ksm_stats, pages_sharing);
+	FIELD(struct ksm_stats, pages_unshared);
+	FIELD(struct ksm_stats, pages_scanned);
+	FIELD(struct ksm_stats, pages_skipped);
+	FIELD(struct ksm_stats, members);
+	FIELD(struct ksm_stats, store_bytes);
+	FIELD(struct ksm_stats, index_bytes);
+	FIELD(struct ksm_stats, general_profit);
+	FIELD(struct ksm_stats, reserved);
+	VALUE(KSM_SYNC);
+	VALUE(KSM_CREAT);
+	VALUE(KSM_EXCL);
+	VALUE(KSM_DRY_RUN);
+	VALUE(KSM_FORCE);
+	VALUE(KSM_GUEST_RAM);
+}
 
 static void print_entry(void)
 {
@@ -171,5 +205,6 @@ int main(void)
 	print_status();
 	print_port();
 	print_constants();
+	print_ksm();
 	return 0;
 }

@@ -123,6 +123,11 @@ class Folder:
     def remove_all(self):
         """Remove every entry and board."""
         for kind in os.listdir(self.dir):
+            if kind == "ksm":
+                # A partition's files go with it.
+                for name in os.listdir(os.path.join(self.dir, kind)):
+                    os.rmdir(os.path.join(self.dir, kind, name))
+                continue
             for parent, boards, names in os.walk(os.path.join(self.dir, kind), topdown=False):
                 for name in names:
                     os.unlink(os.path.join(parent, name))

@@ -153,6 +153,9 @@ static inline void folder_clear_dir(struct folder *f, struct entry *dir)
 
 	for (e = dir->children; e; e = tmp) {
 		tmp = e->next;
+		/* What goes with its directory. */
+		if (entry_is_part(e))
+			continue;
 		folder_clear_dir(f, e);
 		if (e->parent != f->tree->root)
 			assert(tree_remove(dir, e->name, e->name_len, -1, &rq) == 0);

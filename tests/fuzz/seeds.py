@@ -99,6 +99,20 @@ def restore_seeds():
     write("restore", "commits", b"\2" + put + two)
 
 
+def ksm_seeds():
+    """For fuzz_ksm: orders as text, a process's list, answers of one that merges itself, orders of a merger."""
+    write("ksm", "order", b"\0" + b"0 0x7f0000000000 1048576 force\n")
+    write("ksm", "order-guest", b"\0" + b" 12\t4096 8192 guest")
+    line = b"00002000-00102000 rw-s 00000000 00:01 1234 /memfd:ksm-list (deleted)\n"
+    ranges = struct.pack("<IIQ4Q", 0x314d534b, 2, 0, 0x10000, 0x20000, 0x30000, 0x31000)
+    write("ksm", "list", b"\1" + struct.pack("<H", len(line)) + line + ranges)
+    fine = struct.pack("<BiI", 8, 0, 0)
+    write("ksm", "answers", b"\2" + fine + fine + struct.pack("<BiI", 12, 0, 4) + bytes(4))
+    batch = struct.pack("<IIQQII", 2, 0, 0, 0, 1, 0) + struct.pack("<QIIQ", 0, 1, 0xffffffff, 0) + bytes(24 * 63)
+    write("ksm", "zeros", b"\3" + struct.pack("<BH", 1, len(batch)) + batch)
+    write("ksm", "segment", b"\3" + struct.pack("<BHIIQQ", 2, 24, 1, 0, 0, 4096) + struct.pack("<BHIIQQ", 1, 24, 3, 0, 0, 4096))
+
+
 def port_seeds():
     """For fuzz_port: steps of a client, announcements of the daemon, and hellos of a server."""
     length, ring = struct.pack("<BB", 1, 2), struct.pack("<BB", 3, 1)
@@ -135,6 +149,7 @@ def rule_seeds():
 
 fuse_seeds()
 ctl_seeds()
+ksm_seeds()
 port_seeds()
 rule_seeds()
 restore_seeds()

@@ -23,7 +23,7 @@ MAY = {
     "kind": {"core", "engine", "wire", "base"},
     "io": {"core", "wire", "base"},
     "daemon": ALL,
-    "lib": {"wire", "base", "include"},
+    "lib": {"wire", "base", "include", "engine/merge"},
     "cli": {"include", "base", "engine/usage"},
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s*(["<])([^">]+)[">]')

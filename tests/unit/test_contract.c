@@ -75,6 +75,7 @@ static const struct maker {
 	uint64_t size;
 	uint32_t flags;
 	const struct cred *cred;
+	const char *part; /* of what is made: that is the entry */
 } makers[] = {
 	{ &kind_mem, "empty", NULL, 0, 0, &user },
 	{ &kind_mem, "fixed", NULL, 8192, 0, &user },
@@ -85,6 +86,8 @@ static const struct maker {
 	{ &kind_srv, "socket", make_socket, 0, 0, &user },
 	{ &kind_srv, "memfd", make_memfd, 0, 0, &user },
 	{ &kind_srv, "directory", make_directory, 0, 0, &user },
+	{ &kind_ksm, "state", NULL, 0, 0, &root, "pages_shared" },
+	{ &kind_ksm, "orders", NULL, 0, 0, &root, "merge" },
 };
 
 #define NR_MAKERS (sizeof(makers) / sizeof(makers[0]))
@@ -146,7 +149,7 @@ static struct entry *make(struct folder *f, const struct maker *m)
 	struct wish w;
 
 	wish_init(f, &w, m->cred);
-	w.rq.mode = S_IFREG | 0666;
+	w.rq.mode = m->part ? S_IFDIR | 0777 : S_IFREG | 0666;
 	w.rq.size = m->size;
 	w.rq.flags = m->flags;
 	w.rq.fd = m->fd ? m->fd() : -1;
@@ -154,6 +157,10 @@ static struct entry *make(struct folder *f, const struct maker *m)
 			 0);
 	assert_int_equal(w.rq.fd, -1);
 	assert_int_equal(w.calls, 0);
+	if (m->part) {
+		e = tree_lookup(e, m->part, strlen(m->part));
+		assert_non_null(e);
+	}
 	return e;
 }
 
@@ -162,7 +169,8 @@ static void drop(struct folder *f, const struct maker *m)
 	struct wish w;
 
 	wish_init(f, &w, m->cred);
-	assert_int_equal(tree_remove(folder_dir(f, m->kind), m->name, strlen(m->name), 0, &w.rq),
+	assert_int_equal(tree_remove(folder_dir(f, m->kind), m->name, strlen(m->name),
+				     m->part != NULL, &w.rq),
 			 0);
 }
 

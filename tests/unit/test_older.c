@@ -213,7 +213,7 @@ static void test_the_keepers_hello(void **state)
 {
 	assert_int_equal(sizeof(struct worker_hello), 152);
 	assert_int_equal(offsetof(struct worker_hello, may_pass), 24);
-	assert_int_equal(offsetof(struct worker_hello, ports), 28);
+	assert_int_equal(offsetof(struct worker_hello, servers), 28);
 	assert_int_equal(offsetof(struct worker_hello, ring_params), 32);
 	assert_int_equal(KEEP_VERSION, 2);
 	assert_int_equal(offsetof(struct shm, opens), 512 + 8 * SHM_OWNERS);

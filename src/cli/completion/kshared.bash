@@ -129,13 +129,13 @@ _kshared()
 	--slots | --slot-size | --data | --writers | --readers | --timeout)
 		return
 		;;
-	--fd | --mode | --interval | --period | --linger | --max-* | --number | --depth | --exclude)
+	--fd | --mode | --range | --interval | --period | --linger | --max-* | --number | --depth | --exclude)
 		return
 		;;
 	esac
 
 	case $command in
-	"") _kshared_words "up down status doctor ls srv mem ring port rm folder help --at --version --help" ;;
+	"") _kshared_words "up down status doctor ls srv mem ring port ksm rm folder help --at --version --help" ;;
 	up)
 		if [[ $cur == -* ]]; then
 			_kshared_words "$limits --help"
@@ -156,11 +156,12 @@ _kshared()
 	rm) _kshared_path ;;
 	help)
 		case $verb in
-		"") _kshared_words "up down status doctor ls srv mem ring port rm folder" ;;
+		"") _kshared_words "up down status doctor ls srv mem ring port ksm rm folder" ;;
 		srv) _kshared_words "post open rm" ;;
 		mem) _kshared_words "create seal rm" ;;
-		port) _kshared_words "ls read write watch add rule serve" ;;
 		ring) _kshared_words "create ls stat watch send recv rm" ;;
+		port) _kshared_words "ls read write watch add rule serve" ;;
+		ksm) _kshared_words "create merge unmerge stat ls rm" ;;
 		folder) _kshared_words "top" ;;
 		esac
 		;;
@@ -211,6 +212,35 @@ _kshared()
 		add) _kshared_words "--pid --cgroup --mode" ;;
 		rule) _kshared_words "--cgroup --mode" ;;
 		serve) _kshared_words "--mode --replace --policy --period" ;;
+		esac
+		;;
+	ksm)
+		case $verb in
+		"") _kshared_words "create merge unmerge stat ls rm --help" ;;
+		create) _kshared_words "--mode" ;;
+		merge)
+			if [[ $cur == -* ]]; then
+				_kshared_words "--pid --guest-ram --force --range --dry-run --json"
+			else
+				_kshared_names ksm ""
+			fi
+			;;
+		unmerge)
+			if [[ $cur == -* ]]; then
+				_kshared_words "--pid --guest-ram --range --json"
+			else
+				_kshared_names ksm ""
+			fi
+			;;
+		stat)
+			if [[ $cur == -* ]]; then
+				_kshared_words "--json"
+			else
+				_kshared_names ksm ""
+			fi
+			;;
+		ls) _kshared_words "--json" ;;
+		rm) _kshared_names ksm "" ;;
 		esac
 		;;
 	mem)

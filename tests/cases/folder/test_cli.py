@@ -14,7 +14,7 @@ import harness
 UNDER_VALGRIND = False
 
 COMPLETION = os.path.join(harness.ROOT, "src/cli/completion")
-COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "ring", "port", "rm", "folder", "help"]
+COMMANDS = ["up", "down", "status", "doctor", "ls", "srv", "mem", "ring", "port", "ksm", "rm", "folder", "help"]
 USAGE, FAILED = 2, 1
 
 # Every line is refused: the status, and the words. {file}, {missing}, {full}, {longname} are filled in.
