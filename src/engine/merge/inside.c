@@ -30,7 +30,7 @@
  *
  * Containment. A merged run is a private mapping of a file. MADV_DONTNEED would show the file's bytes again where
  * a program expects zeros, so the run is locked on fault: MADV_DONTNEED and MADV_FREE then fail with EINVAL.
- * Before the batch it is tried whether so much can be locked.
+ * Before a batch it has been tried whether so much can be locked; if it cannot after all, the pages come back from the scratch area.
  * Two things are not contained, and are up to the program. mremap() that makes a part of what is merged longer shows the store's next page, where
  * anonymous memory would show zeros; it takes a call on a part of a mapping, or on one whose end was cut off, since the last page of a
  * mapping is not merged (kind/ksm_remote.c). And locks are not inherited: MADV_DONTNEED in a forked child shows what was merged, not zeros, unless
@@ -303,37 +303,58 @@ INSIDE static bool is_known(struct inside *in, const struct merge_batch *batch,
 	return true;
 }
 
-/* Lock what was replaced: stretches of neighbouring runs by one call. */
-INSIDE static void lock_runs(const struct merge_batch *batch, const uint8_t *fate)
+/* What has been replaced cannot be locked: the pages come back. */
+INSIDE static void undo(struct inside *in, uint64_t addr, uint64_t scratch, uint64_t len,
+			uint32_t flags, uint8_t *fate)
+{
+	long r = call(SYS_mmap, addr, len, PROT_READ | PROT_WRITE,
+		      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+
+	if ((uint64_t)r != addr || watch(in, addr, len) < 0)
+		return;
+	keep_flags(addr, len, flags);
+	put_back(in, addr, scratch, len / PAGE);
+	for (uint64_t i = 0; i < len / PAGE; i++)
+		fate[i] = MERGE_LIMIT;
+}
+
+/* Lock what was replaced: stretches of neighbouring pages by one call. */
+INSIDE static void lock_runs(struct inside *in, const struct merge_batch *batch, uint8_t *fate)
 {
 	uint64_t start = 0, end = 0;
+	uint32_t first = 0;
 
-	for (uint32_t k = 0, at = 0; k < batch->nr_runs; k++) {
+	for (uint32_t k = 0, at = 0; k <= batch->nr_runs; k++) {
 		const struct merge_run *run = &batch->run[k];
+		uint32_t nr_pages = k < batch->nr_runs ? run->nr_pages : 1;
 
-		for (uint32_t i = 0; i < run->nr_pages; i++, at++) {
-			uint64_t addr = run->addr + i * PAGE;
+		for (uint32_t i = 0; i < nr_pages; i++, at++) {
+			bool last = k == batch->nr_runs;
+			uint64_t addr = last ? 0 : run->addr + i * PAGE;
 
-			if (fate[at] != MERGE_DONE || run->slot == MERGE_SLOT_ZERO)
+			if (!last && (fate[at] != MERGE_DONE || run->slot == MERGE_SLOT_ZERO))
 				continue;
-			if (addr != end) {
-				if (end)
-					call(SYS_mlock2, start, end - start, MLOCK_ONFAULT);
+			if (addr != end || last) {
+				if (end && call(SYS_mlock2, start, end - start, MLOCK_ONFAULT) < 0)
+					undo(in, start, in->scratch + first * PAGE, end - start,
+					     batch->flags, fate + first);
 				start = addr;
+				first = at;
 			}
 			end = addr + PAGE;
 		}
 	}
-	if (end)
-		call(SYS_mlock2, start, end - start, MLOCK_ONFAULT);
 }
 
-INSIDE static bool may_lock(struct inside *in, uint64_t len)
+/* May as much be locked as a batch can have? Found out while nobody waits for it. */
+INSIDE static void try_lock(struct inside *in)
 {
-	if (call(SYS_mlock2, in->reserve, len, MLOCK_ONFAULT) < 0)
-		return false;
-	call(SYS_munlock, in->reserve, len);
-	return true;
+	const uint64_t len = MERGE_BATCH_PAGES * PAGE;
+
+	in->may_lock = call(SYS_mlock2, in->reserve, len, MLOCK_ONFAULT) >= 0;
+	if (in->may_lock)
+		call(SYS_munlock, in->reserve, len);
+	in->lock_tried = 1;
 }
 
 INSIDE static void all_are(struct merge_answer *ret, uint8_t fate)
@@ -372,7 +393,9 @@ INSIDE void inside_apply(struct inside *in, const struct merge_batch *batch,
 		apply_unchecked(in, batch, ret);
 		return;
 	}
-	if (!(batch->flags & MERGE_NO_LOCK) && !may_lock(in, used)) {
+	if (!in->lock_tried)
+		try_lock(in);
+	if (!(batch->flags & MERGE_NO_LOCK) && !in->may_lock) {
 		all_are(ret, MERGE_LIMIT);
 		return;
 	}
@@ -388,7 +411,7 @@ INSIDE void inside_apply(struct inside *in, const struct merge_batch *batch,
 		settle_run(in, &batch->run[k], in->scratch + at * PAGE, batch->flags,
 			   ret->page + at);
 	if (!(batch->flags & MERGE_NO_LOCK))
-		lock_runs(batch, ret->page);
+		lock_runs(in, batch, ret->page);
 	unwatch(in, start, len);
 	in->used = used;
 }
@@ -398,6 +421,7 @@ INSIDE void inside_tidy(struct inside *in)
 	if (in->used)
 		call(SYS_madvise, in->scratch, in->used, MADV_DONTNEED);
 	in->used = 0;
+	try_lock(in);
 }
 
 INSIDE int inside_populate(uint64_t addr, uint64_t len)

@@ -26,6 +26,7 @@ struct inside_view {
  * @scratch: MERGE_BATCH_PAGES pages, registered with it, empty between batches
  * @engine: a pidfd of whoever works on this process from outside; -1: nobody
  * @memlock: RLIMIT_MEMLOCK as it was, to be set again if @memlock_raised
+ * @may_lock: so much as a batch has can be locked, if @lock_tried
  * @used: bytes of it that hold what has been replaced
  * @reserve: as many, never touched: to find out whether so much can be locked
  */
@@ -38,6 +39,8 @@ struct inside {
 	uint64_t scratch;
 	uint64_t reserve;
 	uint64_t used;
+	uint32_t lock_tried;
+	uint32_t may_lock;
 	struct inside_view view[MERGE_SLOTS];
 };
 
