@@ -165,8 +165,8 @@ int ksm_get_stats(int fd, struct ksm_stats *ret);
  *
  * Use it like any memory: plain access, system calls, DMA, io_uring, fork(). The mapping itself is the library's: it must not be changed by mmap(MAP_FIXED),
  * mprotect(), mremap() or munmap(). madvise(MADV_DONTNEED) and MADV_FREE give EINVAL where it is merged; write zeros
- * instead, and merge. While a merge is under way the process must not fork by a raw clone(2), which passes by the library; fork() and
- * vfork() may be called at any time.
+ * instead, and merge. While a merge of it is under way they must not be called (old bytes could come back), nor may the process fork by a
+ * raw clone(2), which passes by the library; fork() and vfork() may be called at any time.
  *
  * Return: the memory, zeroed, given back by ksm_free(); NULL with errno: EINVAL @size is 0, ENOMEM.
  */

@@ -407,11 +407,11 @@ static void writers_lose_nothing(void **state)
 	struct merge_result r;
 	uint64_t merged = 0;
 
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < 4; i++) {
 		pid_t pid = target_new(write_all);
 
 		/* The writers come by every few milliseconds: some pages are replaced between two visits. */
-		for (int n = 0; n < 20; n++) {
+		for (int n = 0; n < 8; n++) {
 			assert_int_equal(merge_pid(part, pid, &r), 0);
 			merged += r.merged;
 		}
@@ -468,7 +468,7 @@ static void an_engine_that_is_killed_leaves_no_damage(void **state)
 	pid_t pid = target_new(be_busy);
 
 	shared->may_interrupt = 1;
-	for (int i = 0; i < 60; i++) {
+	for (int i = 0; i < 30; i++) {
 		pid_t engine = engine_new(pid);
 		int status;
 

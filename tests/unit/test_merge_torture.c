@@ -177,18 +177,23 @@ static void slot_drop(struct slot *slot)
 	slot->nr = 0;
 }
 
-/* Refused, or zeros; for MADV_FREE also what was there. */
+/* Refused, or zeros; for MADV_FREE also what was there. In own memory it may not be done while pages are being replaced. */
 static void slot_discard(struct slot *slot, uint32_t *state, int advice)
 {
 	uint32_t i = any(state, slot->nr);
 	unsigned char *page = slot->at + (size_t)i * PAGE;
 
-	if (madvise(page, PAGE, advice) < 0) {
-		if (errno != EINVAL)
-			COMPLAIN();
-	} else if (advice == MADV_DONTNEED || page_holds(page, 0)) {
+	int r;
+
+	if (self)
+		merge_self_fork_prepare(self);
+	r = madvise(page, PAGE, advice);
+	if (r < 0 && errno != EINVAL)
+		COMPLAIN();
+	if (self)
+		merge_self_fork_parent(self);
+	if (r == 0 && (advice == MADV_DONTNEED || page_holds(page, 0)))
 		slot->seed[i] = 0;
-	}
 }
 
 /* Move to another free slot; what is left is made a hole again. */

@@ -3,7 +3,8 @@
  * self.h - merging the caller's own memory: memory made for it, no ptrace, no other process.
  *
  * inside_apply() asks that nobody changes the mappings of what it replaces, nor forks. Here that is so by ownership: only
- * memory from merge_self_alloc() is replaced, whose mappings belong to this code, and whose users are told so; and
+ * memory from merge_self_alloc() is replaced, whose mappings belong to this code, and whose users are told so (nor may they call MADV_DONTNEED or
+ * MADV_FREE meanwhile: what is out of place is not discarded, and comes back); and
  * fork() waits for a batch to end, if who owns the object calls merge_self_fork_*() by pthread_atfork(3). Threads are not stopped:
  * one that touches a page that is being replaced waits for it in the kernel, also in the middle of a system call.
  *

@@ -36,7 +36,7 @@ class Hostile(harness.FolderCase):
 
     def empty(self):
         self.folder.remove_all()
-        harness.wait_until(lambda: self.folder.status()["entries"] == 3, "removed entries are forgotten")
+        harness.wait_until(lambda: self.folder.status()["entries"] == 4, "removed entries are forgotten")
 
     def others_are_served(self, seconds=3):
         """Another user does a bit of everything, by both ways, in time."""
@@ -127,7 +127,7 @@ class Packets(Hostile):
                 result = raw.ask(request(rawctl.POST, path), [0])
             self.assertIn(-result, (errno.EINVAL, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.EPERM, errno.EACCES),
                           path)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
         self.assertEqual(os.listdir(self.path("srv")), [])
 
     def test_descriptors_that_nobody_asked_for_are_closed(self):
@@ -212,7 +212,7 @@ class Packets(Hostile):
                 return not served(raw)
         harness.read_exactly(told, len(children), timeout=20)
         harness.wait_until(lambda: harness.run_as(harness.USER_A, refused), "all connections are taken", timeout=20)
-        self.assertEqual(self.folder.status()["entries"], 3)
+        self.assertEqual(self.folder.status()["entries"], 4)
         os.write(writer, bytes(len(children)))
         self.assertIn(sum(child.result() for child in children), range(room - 2, room + 1))
         harness.wait_until(lambda: not harness.run_as(harness.USER_A, refused), "there is room again")
@@ -463,7 +463,7 @@ class Traps(Hostile):
         self.others_are_served()
         os.unlink(self.path("mem/object"))
         library.srv_remove("pipe")
-        harness.wait_until(lambda: library.status().entries == 3, "nothing of it is left")
+        harness.wait_until(lambda: library.status().entries == 4, "nothing of it is left")
 
 
 
@@ -554,7 +554,7 @@ class HungServer(Hostile):
         # And a new one can begin there.
         folder.process.wait(10)
         folder.start()
-        self.assertEqual(sorted(os.listdir(folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(folder.dir)), ["ksm", "mem", "port", "srv"])
         self.assertEqual(folder.take_down(), [])
 
     def hold_a_posted_file(self, folder):
@@ -831,7 +831,7 @@ class Exhaustion(Hostile):
     def nothing_made(self):
         self.assertEqual(os.listdir(self.path("srv")) + os.listdir(self.path("mem")), [])
         library = self.connect()
-        harness.wait_until(lambda: (library.status().entries, library.status().bytes) == (3, 0), "nothing is charged")
+        harness.wait_until(lambda: (library.status().entries, library.status().bytes) == (4, 0), "nothing is charged")
         self.others_are_served()
 
     def test_no_memory_for_a_new_object(self):

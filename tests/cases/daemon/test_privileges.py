@@ -242,7 +242,7 @@ class OwnFolder(harness.FolderCase):
         def other():
             with harness.Connection(socket_path) as library:
                 return harness.errno_of(library.shutdown), library.status().entries
-        self.assertEqual(harness.run_as(harness.USER_B, other), (errno.EPERM, 3))
+        self.assertEqual(harness.run_as(harness.USER_B, other), (errno.EPERM, 4))
 
     def mount_with_a_device_for_all(self):
         """In a mount namespace of its own with a /dev/fuse that every user may open: up, use, down."""

@@ -171,7 +171,7 @@ class Scale(harness.FolderCase):
                 os.unlink(self.path(f"srv/entry{index}"))
                 library.mem_remove(f"entry{index}")
         self.assertEqual(os.listdir(self.path("srv")) + os.listdir(self.path("mem")), [])
-        harness.wait_until(lambda: (library.status().entries, library.status().bytes) == (3, 0),
+        harness.wait_until(lambda: (library.status().entries, library.status().bytes) == (4, 0),
                            "nothing is charged to anybody", timeout=10)
         harness.wait_until(lambda: len(children(keeper)) == 1, "the vaults have ended", timeout=10)
         print(f"the keeper's memory: {self.resident_before} kB before, {resident_kb(keeper)} kB after")

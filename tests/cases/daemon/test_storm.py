@@ -151,7 +151,7 @@ class Storm(harness.FolderCase):
         self.assertLessEqual(now[0], baseline[0], "descriptors leaked by the keeper")
         self.assertLessEqual(now[1], baseline[1], "descriptors leaked by the worker")
         status = self.folder.status()
-        self.assertEqual((status["entries"], status["bytes"]), (3, 0))
+        self.assertEqual((status["entries"], status["bytes"]), (4, 0))
         keeper = status["keeper_pid"]
         with open(f"/proc/{keeper}/task/{keeper}/children") as file:
             self.assertEqual(file.read().split(), [str(status["worker_pid"])], "children of the keeper")

@@ -551,7 +551,7 @@ class Poison(harness.FolderCase):
         self.assertLess(seconds, 10)
 
     def lives(self):
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
         self.connect().srv_post("after", 0)
         self.assertEqual(os.listdir(self.path("srv")), ["after"])
         os.unlink(self.path("srv/after"))
@@ -594,14 +594,14 @@ class Keeper(harness.FolderCase):
         self.assertFalse(os.path.exists(self.folder.socket()))
         done = self.cli("up")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
 
     def test_up_alone_also_does(self):
         os.kill(self.folder.keeper_pid(), signal.SIGKILL)
         harness.wait_until(lambda: harness.errno_of(os.listdir, self.path("srv")) == 107, "the mount is dead")
         done = self.cli("up")
         self.assertEqual(done.returncode, 0, done.stderr)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
         self.assertEqual(len(harness.mounts_below(self.folder.dir)), 1, "the dead mount was taken away")
 
 

@@ -9,7 +9,7 @@ import harness
 
 class UpDown(harness.FolderCase):
     def test_there_is_a_directory_for_each_kind(self):
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
 
     def test_status_names_two_living_processes(self):
         status = self.folder.status()
@@ -24,14 +24,14 @@ class UpDown(harness.FolderCase):
 
     def test_another_user_may_look(self):
         names = harness.run_as(harness.USER_A, os.listdir, self.folder.dir)
-        self.assertEqual(sorted(names), ["mem", "port", "srv"])
+        self.assertEqual(sorted(names), ["ksm", "mem", "port", "srv"])
 
     def test_a_killed_worker_is_replaced(self):
         keeper = self.folder.keeper_pid()
         killed = self.folder.kill_worker(signal.SIGKILL)
         self.assertFalse(harness.is_alive(killed))
         self.assertEqual(self.folder.keeper_pid(), keeper)
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
 
     def test_an_unknown_command_is_refused(self):
         self.assertRefused(self.cli("no-such-command"))

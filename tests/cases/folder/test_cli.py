@@ -140,7 +140,7 @@ class BadInput(CliCase):
     @harness.timeout(120)
     def test_a_sentence_a_status_and_nothing_changed(self):
         before = self.listing()
-        self.assertEqual(len(before), 11)
+        self.assertEqual(len(before), 12)
         for expected, line in BAD:
             with self.subTest(line or "(nothing)"):
                 done = self.cli(*self.fill_in(line))
@@ -234,7 +234,7 @@ class BadInput(CliCase):
 
 class GoodInput(CliCase):
     def test_ls(self):
-        self.assertEqual(self.ok("ls").split(), ["mem", "port", "srv"])
+        self.assertEqual(self.ok("ls").split(), ["ksm", "mem", "port", "srv"])
         self.assertEqual(self.ok("ls", "srv").split(), ["file", "full", "reader", "socket", "waiting"])
         self.assertEqual(self.ok("ls", "srv/full"), "inner\n")
         self.assertEqual(self.ok("ls", "srv/file"), "file\n")

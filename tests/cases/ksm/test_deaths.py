@@ -90,7 +90,8 @@ class Deaths(KsmCase):
             self.assertEqual(there.do("wrong"), [])
             rounds += 1
         thread.join()
-        self.assertGreater(kills, 3)
+        # One that dies again and again is started less and less often.
+        self.assertGreaterEqual(kills, 2)
         # It may be killed more often than a call is made again; and what it left in a process goes within seconds.
         self.assertLessEqual(failed, {errno.ECONNREFUSED, errno.EBUSY, errno.EAGAIN})
 

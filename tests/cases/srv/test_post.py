@@ -247,7 +247,7 @@ class Refused(PostCase):
     def test_outside_the_kinds_directories(self):
         self.assertErrno(errno.EPERM, post, self.path("x"), 0)
         self.assertErrno(errno.EPERM, os.mkdir, self.path("x"))
-        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["mem", "port", "srv"])
+        self.assertEqual(sorted(os.listdir(self.folder.dir)), ["ksm", "mem", "port", "srv"])
 
     def test_reading_what_is_not_posted(self):
         path, handle = self.unposted()
