@@ -158,16 +158,15 @@ INSIDE static long move(struct inside *in, uint64_t dst, uint64_t src, uint64_t 
 	return arg.move < 0 ? arg.move : r < 0 ? r : -EINVAL;
 }
 
-/* Take the pages of a run out of everyone's reach. A page's fate is DONE if it is in the scratch area. */
-INSIDE static void take_out(struct inside *in, uint64_t scratch, const struct merge_run *run,
+/* Take neighbouring pages out of everyone's reach. A page's fate is DONE if it is in the scratch area. */
+INSIDE static void take_out(struct inside *in, uint64_t scratch, uint64_t addr, uint32_t nr_pages,
 			    uint8_t *fate)
 {
 	uint32_t i = 0, tries = 0;
 	bool singly = false;
 
-	while (i < run->nr_pages) {
-		long r = move(in, scratch + i * PAGE, run->addr + i * PAGE,
-			      singly ? 1 : run->nr_pages - i);
+	while (i < nr_pages) {
+		long r = move(in, scratch + i * PAGE, addr + i * PAGE, singly ? 1 : nr_pages - i);
 
 		if (r > 0) {
 			for (long j = 0; j < r; j++)
@@ -181,7 +180,7 @@ INSIDE static void take_out(struct inside *in, uint64_t scratch, const struct me
 		} else if (r == -ENOENT) {
 			fate[i++] = MERGE_CHANGED;
 		} else if (!singly) {
-			/* The run may lie in several mappings. */
+			/* They may lie in several mappings. */
 			singly = true;
 		} else {
 			fate[i++] = r == -ENOMEM ? MERGE_LIMIT : MERGE_MAPPING;
@@ -405,8 +404,15 @@ INSIDE void inside_apply(struct inside *in, const struct merge_batch *batch,
 		all_are(ret, r == -ENOMEM ? MERGE_LIMIT : MERGE_MAPPING);
 		return;
 	}
-	for (uint32_t k = 0, at = 0; k < batch->nr_runs; at += batch->run[k++].nr_pages)
-		take_out(in, in->scratch + at * PAGE, &batch->run[k], ret->page + at);
+	for (uint32_t k = 0, at = 0, nr; k < batch->nr_runs; at += nr) {
+		uint64_t first = batch->run[k].addr;
+
+		nr = 0;
+		do {
+			nr += batch->run[k++].nr_pages;
+		} while (k < batch->nr_runs && batch->run[k].addr == first + nr * PAGE);
+		take_out(in, in->scratch + at * PAGE, first, nr, ret->page + at);
+	}
 	for (uint32_t k = 0, at = 0; k < batch->nr_runs; at += batch->run[k++].nr_pages)
 		settle_run(in, &batch->run[k], in->scratch + at * PAGE, batch->flags,
 			   ret->page + at);

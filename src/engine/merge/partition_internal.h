@@ -93,8 +93,11 @@ void scan_hash_end(struct scan_job *job);
 void scan_fill(struct partition *part, const struct merge_target *target, struct filling *filling,
 	       uint32_t nr_fillings);
 
-/** scan_content() - the hash of a page's content. */
+/** scan_content() - the hash of a page's content, which may change meanwhile. */
 struct content_hash scan_content(const void *page);
+
+/** scan_copy() - copy a page that may change meanwhile. */
+void scan_copy(void *to, const void *from);
 
 /** member_get() - the member that is this process; made if there is none. Return: it; NULL: no memory. */
 struct member *member_get(struct partition *part, const struct merge_target *target);

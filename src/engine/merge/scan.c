@@ -14,8 +14,6 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 #include <wire/uffd.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #define PIECE 64u /* pages */
 #define REGIONS 512u
@@ -59,13 +57,6 @@ long scan_present(const struct merge_target *target, uint64_t *start, uint64_t e
 	return n;
 }
 
-struct content_hash scan_content(const void *page)
-{
-	XXH128_hash_t hash = XXH3_128bits(page, MERGE_PAGE);
-
-	return (struct content_hash){ .low = hash.low64, .high = hash.high64 };
-}
-
 /* Hash pages [first, end) of the window; neighbours are read by one call. */
 static void hash_piece(const struct scan_job *work, uint32_t first, uint32_t end,
 		       unsigned char *room)
@@ -104,16 +95,15 @@ static void fill_piece(const struct scan_job *work, uint32_t first, uint32_t end
 	for (uint32_t i = first; i < end; i++) {
 		struct filling *filling = &work->filling[i];
 		struct content_hash hash;
-		const void *from = (const void *)(uintptr_t)filling->addr;
 
-		if (target->ops->read) {
-			from = room;
+		if (target->ops->read)
 			filling->failed = target->ops->read(target->arg, filling->addr, room, 1) !=
 				1;
-		}
+		else
+			scan_copy(room, (const void *)(uintptr_t)filling->addr);
 		if (filling->failed)
 			continue;
-		store_write(&work->part->store, filling->page, from);
+		store_write(&work->part->store, filling->page, room);
 		hash = scan_content(store_page(&work->part->store, filling->page));
 		filling->failed = memcmp(&hash, &filling->hash, sizeof(hash)) != 0;
 	}
