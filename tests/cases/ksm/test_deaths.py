@@ -46,6 +46,18 @@ class Deaths(KsmCase):
         memory = self.memory([1, 1])
         self.assertEqual(ksm_merge(fd, memory.address, memory.size).merged, 2)
 
+    def test_a_stopped_merger_is_replaced(self):
+        """It does not answer the keeper; what was asked of it is done by the next one."""
+        fd = self.open()
+        memory = self.memory([1, 1])
+        ksm_stats(fd)
+        pid = self.merger()
+        os.kill(pid, signal.SIGSTOP)
+        harness.wait_until(lambda: not os.path.exists(f"/proc/{pid}"), "it is killed", timeout=20)
+        self.assertEqual(ksm_merge(fd, memory.address, memory.size).merged, 2)
+        self.assertNotEqual(self.merger(), pid)
+        self.assertEqual(memory.wrong(), [])
+
     def test_a_merge_goes_on_with_the_next_merger(self):
         fd = self.open()
         memory = self.memory(MANY)
