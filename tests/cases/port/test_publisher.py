@@ -185,15 +185,16 @@ class Death(PublisherCase):
 
     @harness.timeout(60)
     def test_of_one_that_is_stopped(self):
-        """Only readers notice, and it is replaced: whoever has it open learns of that."""
+        """Only readers notice, and it is replaced: they are served by the next one, or give up. Whoever has it open learns of that."""
         with ports.Page(self.folder, "load") as page:
             pid = self.publisher()
             os.kill(pid, signal.SIGSTOP)
             started = time.monotonic()
-            self.assertErrno(errno.ETIMEDOUT, self.text, "load")
             self.assertEqual(self.cli("status").returncode, 0)
             os.stat(self.path("srv"))
-            self.assertLess(time.monotonic() - started, 5 * harness.SCALE)
+            self.assertLess(time.monotonic() - started, 2 * harness.SCALE)
+            self.assertIn(harness.errno_of(self.text, "load"), (0, errno.ETIMEDOUT))
+            self.assertLess(time.monotonic() - started, 8 * harness.SCALE)
             harness.wait_until(page.is_gone, "it is killed", timeout=20)
             harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
             self.assertNotEqual(self.publisher(), pid)
@@ -212,7 +213,6 @@ class Death(PublisherCase):
         for name, value in (("cgroup.procs", str(pid)), ("freezer.state", "FROZEN")):
             with open(os.path.join(group, name), "w") as file:
                 file.write(value)
-        self.assertErrno(errno.ETIMEDOUT, self.text, "load")
         harness.wait_until(lambda: harness.errno_of(self.text, "load") == 0, "another serves", timeout=20)
         self.assertTrue(harness.is_alive(pid), "that it could not be killed is what is tested here")
         self.assertEqual(len(ports.publishers(self.folder)), 2)
