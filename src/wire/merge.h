@@ -48,7 +48,7 @@ struct merge_batch {
 	struct merge_run run[MERGE_BATCH_RUNS];
 };
 
-/** struct merge_answer - @error: -errno, or 0; @page: a fate for each page of the batch, in its order. */
+/** struct merge_answer - @error: -errno, or 0; of a batch by an agent the CPU time that it took, in ns; @page: a fate for each page of the batch, in its order. */
 struct merge_answer {
 	int32_t error;
 	uint32_t nr_pages;

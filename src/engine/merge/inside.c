@@ -51,6 +51,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -599,6 +600,31 @@ INSIDE static long begin(struct inside *in, const struct merge_message *msg, con
 	return r;
 }
 
+INSIDE static long cpu_ns(void)
+{
+	struct timespec t;
+
+	t.tv_sec = t.tv_nsec = 0;
+	call(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+INSIDE static long carry_out_batch(struct inside *in, const struct merge_message *msg,
+				   struct merge_answer *ret)
+{
+	long began = cpu_ns(), took;
+
+	know_limit(in, msg);
+	if (in->limited)
+		in->lock_tried = in->may_lock = 1;
+	inside_apply(in, &msg->batch, ret);
+	set_limit_back(in);
+	took = cpu_ns() - began;
+	if (!ret->nr_pages)
+		return -EINVAL;
+	return took < 1 ? 1 : took < INT32_MAX ? took : INT32_MAX;
+}
+
 INSIDE static long carry_out(struct inside *in, struct merge_message *msg, const int *fd,
 			     struct merge_answer *ret)
 {
@@ -613,12 +639,7 @@ INSIDE static long carry_out(struct inside *in, struct merge_message *msg, const
 			call(SYS_close, fd[0]);
 		return r;
 	case MERGE_OP_BATCH:
-		know_limit(in, msg);
-		if (in->limited)
-			in->lock_tried = in->may_lock = 1;
-		inside_apply(in, &msg->batch, ret);
-		set_limit_back(in);
-		return ret->nr_pages ? 0 : -EINVAL;
+		return carry_out_batch(in, msg, ret);
 	case MERGE_OP_POPULATE:
 		return inside_populate(msg->a, msg->b);
 	default:

@@ -444,8 +444,12 @@ static int ask_frozen(struct agent *agent, const struct merge_message *batch,
 		return -EAGAIN;
 	}
 	freeze_end(&agent->freeze);
-	agent->last_freeze_ns = (uint64_t)(now_ns() - agent->freeze.began_ns);
-	step = agent->last_freeze_ns / AGENT_FREEZE_STEP_NS;
+	agent->last_work_ns = (uint64_t)(freeze_cpu_ns() - agent->freeze.began_cpu_ns);
+	if (r == 0 && ret->error > 0) {
+		agent->last_work_ns += (uint64_t)ret->error;
+		ret->error = 0;
+	}
+	step = (uint64_t)(now_ns() - agent->freeze.began_ns) / AGENT_FREEZE_STEP_NS;
 	agent->freeze_steps[step < AGENT_FREEZE_STEPS ? step : AGENT_FREEZE_STEPS - 1]++;
 	agent->nr_freezes++;
 	return r;
