@@ -213,7 +213,7 @@ static uint64_t remote_pause(void *arg)
 {
 	struct ksm_remote *remote = arg;
 
-	return remote->agent.last_freeze_ns;
+	return remote->agent.last_work_ns;
 }
 
 static int open_proc(pid_t pid, const char *what)

@@ -48,7 +48,7 @@ struct merge_batch {
 	struct merge_run run[MERGE_BATCH_RUNS];
 };
 
-/** struct merge_answer - @error: -errno, or 0; @page: a fate for each page of the batch, in its order. */
+/** struct merge_answer - @error: -errno, or 0; of a batch by an agent the CPU time that it took, in ns; @page: a fate for each page of the batch, in its order. */
 struct merge_answer {
 	int32_t error;
 	uint32_t nr_pages;
@@ -56,9 +56,9 @@ struct merge_answer {
 };
 
 enum merge_op {
-	MERGE_OP_HELLO, /* a, b, raised: RLIMIT_MEMLOCK as it was; with the engine's pidfd, and one of /dev/userfaultfd if there is one */
+	MERGE_OP_HELLO, /* a, b, limited: RLIMIT_MEMLOCK; with the engine's pidfd, and one of /dev/userfaultfd if there is one */
 	MERGE_OP_SEGMENT, /* a: slot, b: bytes; with the descriptor */
-	MERGE_OP_BATCH,
+	MERGE_OP_BATCH, /* a, b, limited: RLIMIT_MEMLOCK as it was, to be set again when the batch is done */
 	MERGE_OP_POPULATE, /* a: address, b: bytes: copies of their own for these pages */
 	MERGE_OP_END,
 };
@@ -66,7 +66,7 @@ enum merge_op {
 /** struct merge_message - only a batch is sent with more than the head. */
 struct merge_message {
 	uint32_t op;
-	uint32_t raised;
+	uint32_t limited;
 	uint64_t a;
 	uint64_t b;
 	struct merge_batch batch;

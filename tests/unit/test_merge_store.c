@@ -17,7 +17,7 @@ static void pages_are_given_out_in_order_and_keep_their_content(void **state)
 
 	store_init(&store, "t", SMALL, 0);
 	for (unsigned int i = 0; i < 40; i++) {
-		assert_int_equal(store_new_page(&store, &page[i]), 0);
+		assert_int_equal(store_new_page(&store, 0, &page[i]), 0);
 		assert_int_equal(page[i], (uint64_t)(i / SMALL) << 32 | i % SMALL);
 		page_fill(content, i + 1);
 		store_write(&store, page[i], content);
@@ -37,7 +37,7 @@ static void nobody_else_can_write_a_segment_or_change_its_size(void **state)
 	int fd, again;
 
 	store_init(&store, "t", SMALL, 0);
-	assert_int_equal(store_new_page(&store, &page), 0);
+	assert_int_equal(store_new_page(&store, 0, &page), 0);
 	fd = store_segment(&store, page)->fd;
 	assert_int_equal(pwrite(fd, "x", 1, 0), -1);
 	assert_int_equal(ftruncate(fd, 0), -1);
@@ -61,7 +61,7 @@ static void segments_go_when_nothing_refers_to_them(void **state)
 
 	store_init(&store, "t", SMALL, 0);
 	for (unsigned int i = 0; i < 3 * SMALL; i++)
-		assert_int_equal(store_new_page(&store, &page[i]), 0);
+		assert_int_equal(store_new_page(&store, 0, &page[i]), 0);
 	store_ref(&store, page[0], 2);
 	store_ref(&store, page[2 * SMALL], 1);
 	assert_int_equal(store_sweep(&store), 1);
@@ -74,7 +74,7 @@ static void segments_go_when_nothing_refers_to_them(void **state)
 	assert_int_equal(store_sweep(&store), 1);
 	assert_int_equal(store.nr_pages, SMALL);
 	/* The next page is in a segment of its own: numbers are not used again. */
-	assert_int_equal(store_new_page(&store, &page[0]), 0);
+	assert_int_equal(store_new_page(&store, 0, &page[0]), 0);
 	assert_int_equal(page[0] >> 32, 3);
 	store_deinit(&store);
 }
@@ -85,9 +85,40 @@ static void a_full_store_says_so(void **state)
 	uint64_t page;
 
 	store_init(&store, "t", SMALL, 2);
-	assert_int_equal(store_new_page(&store, &page), 0);
-	assert_int_equal(store_new_page(&store, &page), 0);
-	assert_int_equal(store_new_page(&store, &page), -ENOSPC);
+	assert_int_equal(store_new_page(&store, 0, &page), 0);
+	assert_int_equal(store_new_page(&store, 0, &page), 0);
+	assert_int_equal(store_new_page(&store, 0, &page), -ENOSPC);
+	store_deinit(&store);
+}
+
+static void copies_follow_their_page_and_hold_the_same(void **state)
+{
+	struct store store;
+	unsigned char content[PAGE];
+	uint64_t page, next;
+
+	store_init(&store, "t", SMALL, 0);
+	assert_int_equal(store_new_page(&store, 2, &page), 0);
+	page_fill(content, 7);
+	store_write(&store, page, content);
+	for (unsigned int i = 0; i < 3; i++) {
+		assert_int_equal(store_copies(&store, page + i), 2 - i);
+		assert_true(page_holds(store_page(&store, page + i), 7));
+	}
+	assert_int_equal(store_new_page(&store, 0, &next), 0);
+	assert_int_equal(next, page + 3);
+	/* Not across the end of a segment. */
+	assert_int_equal(store_new_page(&store, SMALL, &next), 0);
+	assert_int_equal(next, page + 4);
+	assert_int_equal(store_copies(&store, next), SMALL - 5);
+	assert_int_equal(store_new_page(&store, 0, &next), 0);
+	assert_int_equal(next >> 32, 1);
+	store_deinit(&store);
+	/* Nor beyond the store's own limit. */
+	store_init(&store, "t", SMALL, 3);
+	assert_int_equal(store_new_page(&store, 5, &page), 0);
+	assert_int_equal(store_copies(&store, page), 2);
+	assert_int_equal(store_new_page(&store, 0, &page), -ENOSPC);
 	store_deinit(&store);
 }
 
@@ -176,6 +207,7 @@ int main(void)
 		cmocka_unit_test(nobody_else_can_write_a_segment_or_change_its_size),
 		cmocka_unit_test(segments_go_when_nothing_refers_to_them),
 		cmocka_unit_test(a_full_store_says_so),
+		cmocka_unit_test(copies_follow_their_page_and_hold_the_same),
 		cmocka_unit_test(the_index_finds_what_was_added_and_nothing_else),
 		cmocka_unit_test(a_member_can_be_forgotten),
 		cmocka_unit_test(a_full_index_forgets_earlier_calls_first),

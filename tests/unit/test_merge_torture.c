@@ -14,7 +14,9 @@
 #include <kind/ksm_remote.h>
 #include <pthread.h>
 #include <signal.h>
+#include <linux/capability.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <time.h>
 
@@ -24,13 +26,15 @@
 #define SPACE ((NR_BUSY + (2ul + NR_SLOTS) * SLOT_PAGES) * PAGE)
 #define NR_SEEDS 6u /* equal contents; 0 is zeros */
 
-/** struct shared - between a target and us. @bad: a line of this file; @space: what is to be merged; @rounds: of each kind of work */
+/** struct shared - between a target and us. @bad: a line of this file; @space: what is to be merged; @rounds: of each kind of work;
+ * @refused: times that merged memory was to become longer */
 struct shared {
 	int ready;
 	int bad;
 	unsigned char *space;
 	uint64_t rounds[6];
 	uint64_t merged;
+	uint64_t refused;
 };
 
 static struct shared *shared;
@@ -221,7 +225,63 @@ static void slot_move(struct slot *slot, uint32_t *state)
 		COMPLAIN();
 }
 
-/* What lies at the end goes. (That what is merged is not made longer by mremap() is up to the program: inside.c.) */
+/*
+ * A part of it moves to where there is room for more, and becomes longer. What is merged is locked, and this process may lock nothing (target_main()), so
+ * that is refused; else there are zeros behind it.
+ */
+static void slot_grow(struct slot *slot, uint32_t *state)
+{
+	struct slot *to = &slots[any(state, NR_SLOTS)];
+	uint32_t first = any(state, slot->nr), nr = 1 + any(state, slot->nr - first);
+	unsigned char *at;
+
+	if (self || to->nr || nr + 2 >= SLOT_PAGES)
+		return;
+	at = mremap(slot->at + (size_t)first * PAGE, (size_t)nr * PAGE, (size_t)(nr + 2) * PAGE,
+		    MREMAP_MAYMOVE | MREMAP_FIXED, place_of(to));
+	if (at == MAP_FAILED) {
+		if (errno != EAGAIN && errno != EFAULT && errno != EINVAL)
+			COMPLAIN();
+		__atomic_fetch_add(&shared->refused, errno == EAGAIN, __ATOMIC_RELAXED);
+		/* Where it was to go there may be nothing by now. */
+		if (mmap(place_of(to), SLOT_PAGES * PAGE, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+			COMPLAIN();
+		return;
+	}
+	to->at = at;
+	to->nr = nr + 2;
+	memcpy(to->seed, slot->seed + first, nr * sizeof(to->seed[0]));
+	to->seed[nr] = to->seed[nr + 1] = 0;
+	if (!slot_is_whole(to))
+		COMPLAIN();
+	nr = slot->nr - first;
+	slot->nr = first;
+	if (mmap(slot->at + (size_t)first * PAGE, (size_t)nr * PAGE, PROT_NONE,
+		 MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == MAP_FAILED)
+		COMPLAIN();
+}
+
+/* It cannot lock anything by itself. */
+static void limit_locks(void)
+{
+	struct __user_cap_header_struct head = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[2];
+	struct rlimit limit;
+
+	/* Who merges may not be able to raise a hard limit. */
+	getrlimit(RLIMIT_MEMLOCK, &limit);
+	limit.rlim_cur = 0;
+	if (setrlimit(RLIMIT_MEMLOCK, &limit) < 0 || syscall(SYS_capget, &head, data) < 0)
+		COMPLAIN();
+	data[0].effective &= ~(1u << CAP_IPC_LOCK);
+	data[0].permitted &= ~(1u << CAP_IPC_LOCK);
+	data[0].inheritable = 0;
+	if (syscall(SYS_capset, &head, data) < 0)
+		COMPLAIN();
+}
+
+/* What lies at the end goes. */
 static void slot_shrink(struct slot *slot)
 {
 	size_t len = (size_t)slot->nr * PAGE;
@@ -286,8 +346,10 @@ static void *map_on(void *arg)
 			slot_move(slot, &state);
 		else if (what < 12)
 			slot_shrink(slot);
+		else if (what < 13)
+			slot_grow(slot, &state);
 		else if (what < 16)
-			slot_discard(slot, &state, what < 14 ? MADV_DONTNEED : MADV_FREE);
+			slot_discard(slot, &state, what < 15 ? MADV_DONTNEED : MADV_FREE);
 		else if (what < 32)
 			slot_write(slot, any(&state, slot->nr), any_seed(&state));
 		count_round(3);
@@ -317,6 +379,8 @@ static void target_main(bool alone, uint32_t batch_flags)
 
 	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	self = alone ? self_new() : NULL;
+	if (!alone)
+		limit_locks();
 	shared->space = mmap(NULL, SPACE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	busy = alone ? merge_self_alloc(self, (size_t)NR_BUSY * PAGE)
 		     : mmap(shared->space, (size_t)NR_BUSY * PAGE, PROT_READ | PROT_WRITE,
@@ -453,8 +517,10 @@ static int torture(bool alone, uint32_t batch_flags, uint64_t ms)
 		if (pid)
 			end(pid);
 	}
-	print_message("%u targets, %u engines killed, %llu rounds, %llu pages merged\n", nr_targets,
-		      nr_engines, (unsigned long long)sum(), (unsigned long long)shared->merged);
+	print_message(
+		"%u targets, %u engines killed, %llu rounds, %llu pages merged, %llu times not made longer\n",
+		nr_targets, nr_engines, (unsigned long long)sum(),
+		(unsigned long long)shared->merged, (unsigned long long)shared->refused);
 	if (shared->bad)
 		print_message("wrong bytes seen by line %d\n", shared->bad);
 	return shared->bad;
@@ -470,6 +536,7 @@ static void another_process_is_never_wrong(void **state)
 {
 	assert_int_equal(torture(false, 0, torture_ms(65)), 0);
 	assert_true(shared->merged > 0);
+	assert_true(shared->refused > 0);
 }
 
 static void without_the_protection_own_memory_is_wrong(void **state)

@@ -4,8 +4,11 @@
  * again when nobody can write any more (inside.c). So these functions are never built with a sanitizer, which would complain.
  */
 #include <engine/merge/partition_internal.h>
-#define XXH_INLINE_ALL
+#ifdef __x86_64__
+#include <xxh_x86dispatch.h> /* what the processor does best */
+#else
 #include <xxhash.h>
+#endif
 
 struct content_hash scan_content(const void *page)
 {

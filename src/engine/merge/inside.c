@@ -31,10 +31,14 @@
  * Containment. A merged run is a private mapping of a file. MADV_DONTNEED would show the file's bytes again where
  * a program expects zeros, so the run is locked on fault: MADV_DONTNEED and MADV_FREE then fail with EINVAL.
  * Before a batch it has been tried whether so much can be locked; if it cannot after all, the pages come back from the scratch area.
- * Two things are not contained, and are up to the program. mremap() that makes a part of what is merged longer shows the store's next page, where
- * anonymous memory would show zeros; it takes a call on a part of a mapping, or on one whose end was cut off, since the last page of a
- * mapping is not merged (kind/ksm_remote.c). And locks are not inherited: MADV_DONTNEED in a forked child shows what was merged, not zeros, unless
- * the child locks it again as self.c does.
+ *
+ * mremap() that makes a part of what is merged longer would show the store's next pages, of anybody in the partition, where anonymous memory shows
+ * zeros. It takes a call on a part of what was one mapping: the last page of a mapping is not merged (kind/ksm_remote.c), and a call across
+ * mappings fails with EFAULT. Locked memory grows only within RLIMIT_MEMLOCK: a process that has reached its limit by what is merged, as
+ * most have with a few megabytes, gets EAGAIN. For that the limit is raised in batches only, while nobody else runs.
+ * So two things are NOT contained, and up to the program:
+ * - making a part of merged memory longer in a process that has CAP_IPC_LOCK, or whose limit has room for it;
+ * - MADV_DONTNEED in a forked child shows what was merged, not zeros, since locks are not inherited, unless the child locks it again as self.c does.
  */
 #include <engine/merge/inside.h>
 #include <wire/uffd.h>
@@ -47,6 +51,7 @@
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 #ifndef MADV_POPULATE_WRITE
 #define MADV_POPULATE_WRITE 23
@@ -427,7 +432,8 @@ INSIDE void inside_tidy(struct inside *in)
 	if (in->used)
 		call(SYS_madvise, in->scratch, in->used, MADV_DONTNEED);
 	in->used = 0;
-	try_lock(in);
+	if (!in->limited)
+		try_lock(in);
 }
 
 INSIDE int inside_populate(uint64_t addr, uint64_t len)
@@ -567,7 +573,21 @@ INSIDE static long take_message(struct inside *in, int sock, struct merge_messag
 	return r;
 }
 
-/* The first message: who the engine is, and the limit that is to be set again at the end. */
+/* What the limit on locked memory is, while it is raised. */
+INSIDE static void know_limit(struct inside *in, const struct merge_message *msg)
+{
+	in->memlock[0] = msg->a;
+	in->memlock[1] = msg->b;
+	in->limited = msg->limited;
+}
+
+INSIDE static void set_limit_back(struct inside *in)
+{
+	if (in->limited)
+		call(SYS_setrlimit, RLIMIT_MEMLOCK, in->memlock);
+}
+
+/* The first message: who the engine is, and what the limit is. */
 INSIDE static long begin(struct inside *in, const struct merge_message *msg, const int *fd)
 {
 	int engine = fd[0];
@@ -576,10 +596,33 @@ INSIDE static long begin(struct inside *in, const struct merge_message *msg, con
 	if (fd[1] >= 0)
 		call(SYS_close, fd[1]);
 	in->engine = engine;
-	in->memlock[0] = msg->a;
-	in->memlock[1] = msg->b;
-	in->memlock_raised = msg->raised;
+	know_limit(in, msg);
 	return r;
+}
+
+INSIDE static long cpu_ns(void)
+{
+	struct timespec t;
+
+	t.tv_sec = t.tv_nsec = 0;
+	call(SYS_clock_gettime, CLOCK_THREAD_CPUTIME_ID, &t);
+	return t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+INSIDE static long carry_out_batch(struct inside *in, const struct merge_message *msg,
+				   struct merge_answer *ret)
+{
+	long began = cpu_ns(), took;
+
+	know_limit(in, msg);
+	if (in->limited)
+		in->lock_tried = in->may_lock = 1;
+	inside_apply(in, &msg->batch, ret);
+	set_limit_back(in);
+	took = cpu_ns() - began;
+	if (!ret->nr_pages)
+		return -EINVAL;
+	return took < 1 ? 1 : took < INT32_MAX ? took : INT32_MAX;
 }
 
 INSIDE static long carry_out(struct inside *in, struct merge_message *msg, const int *fd,
@@ -596,8 +639,7 @@ INSIDE static long carry_out(struct inside *in, struct merge_message *msg, const
 			call(SYS_close, fd[0]);
 		return r;
 	case MERGE_OP_BATCH:
-		inside_apply(in, &msg->batch, ret);
-		return ret->nr_pages ? 0 : -EINVAL;
+		return carry_out_batch(in, msg, ret);
 	case MERGE_OP_POPULATE:
 		return inside_populate(msg->a, msg->b);
 	default:
@@ -641,8 +683,9 @@ INSIDE static bool serve(struct merge_params *params, struct inside *in, struct 
 		if (in->view[i].fd >= 0)
 			call(SYS_munmap, in->view[i].base, in->view[i].size);
 	inside_deinit(in);
-	if (in->memlock_raised)
-		call(SYS_setrlimit, RLIMIT_MEMLOCK, in->memlock);
+	/* The engine may have died between raising it and asking for something. */
+	if (!told)
+		set_limit_back(in);
 	return told;
 }
 

@@ -25,7 +25,7 @@ struct inside_view {
  * @uffd: a userfaultfd of this process that sees the kernel's faults, too
  * @scratch: MERGE_BATCH_PAGES pages, registered with it, empty between batches
  * @engine: a pidfd of whoever works on this process from outside; -1: nobody
- * @memlock: RLIMIT_MEMLOCK as it was, to be set again if @memlock_raised
+ * @memlock: if @limited: RLIMIT_MEMLOCK, which @engine raises for each batch, to be set again behind it
  * @may_lock: so much as a batch has can be locked, if @lock_tried
  * @used: bytes of it that hold what has been replaced
  * @reserve: as many, never touched: to find out whether so much can be locked
@@ -33,7 +33,7 @@ struct inside_view {
 struct inside {
 	int uffd;
 	int engine;
-	uint32_t memlock_raised;
+	uint32_t limited;
 	uint32_t zero;
 	uint64_t memlock[2];
 	uint64_t scratch;

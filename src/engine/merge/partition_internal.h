@@ -41,6 +41,8 @@ struct partition {
 	uint32_t last_call;
 	uint64_t nr_scanned;
 	uint64_t nr_skipped;
+	uint64_t nr_saved; /* pages whose equals were known */
+	uint64_t nr_copies; /* pages of the store that hold what others before them hold */
 	struct content_hash zero_hash;
 };
 

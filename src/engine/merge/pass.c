@@ -19,6 +19,9 @@
 #define PAUSE_RUNS 8u
 #define VMA_RESERVE 512u /* mappings that are left to the process */
 #define VMA_RECOUNT 1024u
+#define COPIES_MAX 7u /* of a page that follows itself */
+#define COPIES_EVENLY 64u
+#define COPIES_SHARE 96u /* of so many pages that are saved one goes into copies */
 
 /** struct planned - a page and what takes its place. */
 struct planned {
@@ -31,7 +34,7 @@ struct planned {
  * @index: the partition's; in a dry run one of its own
  * @slot: which segment a slot means to the target; -1: none yet
  * @at_area, @at: where the next window begins
- * @seen: the window that is being worked on
+ * @seen, @nr_seen: the window that is being worked on
  * @most_pages, @most_runs: in one batch, by how long the last ones took
  * @vmas_left: mappings that may yet be made, by a cautious estimate; @vmas_made: since they were last counted
  */
@@ -48,6 +51,7 @@ struct pass {
 	int at_area;
 	uint64_t at;
 	struct seen_page *seen;
+	uint32_t nr_seen;
 	struct filling *filling;
 	uint32_t nr_fillings;
 	struct planned *later;
@@ -62,6 +66,37 @@ struct pass {
 	uint64_t vmas_all;
 	uint64_t vmas_made;
 };
+
+/* How many pages from this one follow each other and are equal, as far as that is known: in its window. */
+static uint32_t equal_pages(const struct pass *pass, uint32_t at)
+{
+	const struct seen_page *first = &pass->seen[at];
+	uint32_t n = 1;
+
+	while (n <= COPIES_MAX && at + n < pass->nr_seen &&
+	       first[n].addr == first->addr + (uint64_t)n * MERGE_PAGE && !first[n].unread &&
+	       memcmp(&first[n].hash, &first->hash, sizeof(first->hash)) == 0)
+		n++;
+	return n;
+}
+
+/*
+ * A page that follows itself many times in a row, as in memory filled with a pattern, would have a mapping for each time. So the store has
+ * copies of it behind it, as long as they take no more than a small part of what is saved.
+ */
+static uint8_t copies_for(struct pass *pass, uint32_t at)
+{
+	struct partition *part = pass->part;
+	uint64_t may = part->nr_saved / COPIES_SHARE, n = equal_pages(pass, at) - 1, most;
+
+	if (may <= part->nr_copies)
+		return 0;
+	/* The first copy is worth most. */
+	most = 1 + (may - part->nr_copies) / COPIES_EVENLY;
+	n = n < most ? n : most;
+	part->nr_copies += n;
+	return (uint8_t)n;
+}
 
 static uint64_t max_vmas(const struct partition *part)
 {
@@ -289,7 +324,8 @@ static int carry_out_later(struct pass *pass)
 static int share(struct pass *pass, struct seen_page *seen, struct index_entry *entry)
 {
 	uint64_t page;
-	int r = store_new_page(&pass->part->store, &page);
+	int r = store_new_page(&pass->part->store, copies_for(pass, (uint32_t)(seen - pass->seen)),
+			       &page);
 
 	if (r < 0) {
 		pass->result->skipped_limit++;
@@ -308,6 +344,18 @@ static int share(struct pass *pass, struct seen_page *seen, struct index_entry *
 	return 0;
 }
 
+/* Of a page of the store and its copies the one that follows what takes the place of the page before. */
+static uint64_t next_copy(const struct pass *pass, const struct seen_page *seen, uint64_t page)
+{
+	uint64_t after;
+
+	if (seen == pass->seen || seen[-1].addr + MERGE_PAGE != seen->addr)
+		return page;
+	after = seen[-1].page + 1;
+	return after > page && after - page <= store_copies(&pass->part->store, page) ? after
+										      : page;
+}
+
 static int look_up(struct pass *pass, struct seen_page *seen)
 {
 	struct index_entry *entry = index_find(pass->index, &seen->hash);
@@ -318,7 +366,8 @@ static int look_up(struct pass *pass, struct seen_page *seen)
 
 	if (entry && entry->member == INDEX_STORE) {
 		if (store_has(&pass->part->store, entry->where)) {
-			seen->page = entry->where;
+			seen->page = next_copy(pass, seen, entry->where);
+			pass->part->nr_saved++;
 			return 0;
 		}
 		index_set(pass->index, entry, first.member, first.where, first.call);
@@ -376,6 +425,7 @@ static int plan_window(struct pass *pass, uint32_t nr)
 			pass->result->skipped_changed++;
 		} else if (memcmp(&seen->hash, zero, sizeof(*zero)) == 0) {
 			seen->page = ZERO_PAGE;
+			pass->part->nr_saved++;
 			if (pass->dry) {
 				pass->result->merged++;
 				pass->result->zero++;
@@ -398,7 +448,8 @@ static void forget_failed(struct pass *pass)
 		struct index_entry *entry;
 
 		if (!filling->failed) {
-			pass->result->saved_bytes -= MERGE_PAGE;
+			pass->result->saved_bytes -=
+				(1 + store_copies(&pass->part->store, filling->page)) * MERGE_PAGE;
 			continue;
 		}
 		entry = index_find(pass->index, &filling->hash);
@@ -414,6 +465,7 @@ static int do_window(struct pass *pass, uint32_t nr)
 	int r;
 
 	pass->result->scanned += nr;
+	pass->nr_seen = nr;
 	r = plan_window(pass, nr);
 	if (r < 0 || pass->dry)
 		return r;

@@ -38,6 +38,7 @@ static void segment_free(struct segment *segment, uint32_t nr_pages)
 	if (segment->fd >= 0)
 		close(segment->fd);
 	free(segment->refs);
+	free(segment->copies);
 	free(segment);
 }
 
@@ -74,7 +75,8 @@ static int segment_fill(struct segment *segment, const char *name, uint32_t nr_p
 	segment->dev = st.st_dev;
 	segment->ino = st.st_ino;
 	segment->refs = calloc(nr_pages, sizeof(*segment->refs));
-	return segment->refs ? 0 : -ENOMEM;
+	segment->copies = calloc(nr_pages, sizeof(*segment->copies));
+	return segment->refs && segment->copies ? 0 : -ENOMEM;
 }
 
 static int add_segment(struct store *store)
@@ -97,18 +99,23 @@ static int add_segment(struct store *store)
 	return 0;
 }
 
-/* A few pages ahead by one call: a third of the cost of a fault each. */
-static void make_room(const struct store *store, const struct segment *segment)
+/* A few pages ahead by one call: a third of the cost of a fault each. @nr_used: as many as there will be */
+static void make_room(const struct store *store, const struct segment *segment, uint32_t nr_used)
 {
-	uint32_t nr = store->segment_pages - segment->nr_used;
+	uint32_t have = (segment->nr_used + AHEAD - 1) / AHEAD * AHEAD;
+	uint32_t want = (nr_used + AHEAD - 1) / AHEAD * AHEAD;
 
-	madvise(segment->base + (size_t)segment->nr_used * MERGE_PAGE,
-		(size_t)(nr < AHEAD ? nr : AHEAD) * MERGE_PAGE, MADV_POPULATE_WRITE);
+	if (want > store->segment_pages)
+		want = store->segment_pages;
+	if (have < want)
+		madvise(segment->base + (size_t)have * MERGE_PAGE,
+			(size_t)(want - have) * MERGE_PAGE, MADV_POPULATE_WRITE);
 }
 
-int store_new_page(struct store *store, uint64_t *ret)
+int store_new_page(struct store *store, uint8_t nr_copies, uint64_t *ret)
 {
 	struct segment *last = store->nr_segments ? store->segment[store->nr_segments - 1] : NULL;
+	uint32_t room;
 
 	if (store->max_pages && store->nr_pages >= store->max_pages)
 		return -ENOSPC;
@@ -119,11 +126,22 @@ int store_new_page(struct store *store, uint64_t *ret)
 			return r;
 		last = store->segment[store->nr_segments - 1];
 	}
-	if (last->nr_used % AHEAD == 0)
-		make_room(store, last);
-	*ret = (uint64_t)(store->nr_segments - 1) << 32 | last->nr_used++;
-	store->nr_pages++;
+	room = store->segment_pages - last->nr_used - 1;
+	if (store->max_pages && store->max_pages - store->nr_pages - 1 < room)
+		room = (uint32_t)(store->max_pages - store->nr_pages - 1);
+	if (nr_copies > room)
+		nr_copies = (uint8_t)room;
+	make_room(store, last, last->nr_used + 1 + nr_copies);
+	*ret = (uint64_t)(store->nr_segments - 1) << 32 | last->nr_used;
+	for (uint32_t i = 0; i <= nr_copies; i++)
+		last->copies[last->nr_used++] = (uint8_t)(nr_copies - i);
+	store->nr_pages += 1u + nr_copies;
 	return 0;
+}
+
+uint8_t store_copies(const struct store *store, uint64_t page)
+{
+	return store_segment(store, page)->copies[(uint32_t)page];
 }
 
 struct segment *store_segment(const struct store *store, uint64_t page)
@@ -138,8 +156,10 @@ const unsigned char *store_page(const struct store *store, uint64_t page)
 
 void store_write(struct store *store, uint64_t page, const void *content)
 {
-	memcpy(store_segment(store, page)->base + (size_t)(uint32_t)page * MERGE_PAGE, content,
-	       MERGE_PAGE);
+	unsigned char *to = store_segment(store, page)->base + (size_t)(uint32_t)page * MERGE_PAGE;
+
+	for (unsigned int i = 0; i <= store_copies(store, page); i++)
+		memcpy(to + (size_t)i * MERGE_PAGE, content, MERGE_PAGE);
 }
 
 bool store_has(const struct store *store, uint64_t page)

@@ -19,6 +19,7 @@
 /**
  * struct segment - one memfd.
  * @refs: for each page, how many pages of members it stands for
+ * @copies: for each page, how many behind it have been given out with it, to hold the same
  * @nr_used: pages given out, from the first
  * @nr_refs: sum of @refs
  */
@@ -30,6 +31,7 @@ struct segment {
 	uint32_t nr_used;
 	uint64_t nr_refs;
 	uint32_t *refs;
+	uint8_t *copies;
 };
 
 /**
@@ -53,16 +55,19 @@ void store_init(struct store *store, const char *name, uint32_t segment_pages, u
 void store_deinit(struct store *store);
 
 /**
- * store_new_page() - a page to be written once.
+ * store_new_page() - a page to be written once, and @nr_copies more behind it that are to hold the same.
  * @ret: its number: the segment's, and the page's in it in the lower 32 bits
- * Return: 0; -ENOSPC the store is full; -ENOMEM, -EMFILE no new segment.
+ * Return: 0, and at most as many copies as wanted (store_copies()); -ENOSPC the store is full; -ENOMEM, -EMFILE no new segment.
  */
-int store_new_page(struct store *store, uint64_t *ret);
+int store_new_page(struct store *store, uint8_t nr_copies, uint64_t *ret);
+
+/** store_copies() - how many pages right behind this one hold the same. */
+uint8_t store_copies(const struct store *store, uint64_t page);
 
 /** store_page() - a page's bytes, to be read. @page: one that exists */
 const unsigned char *store_page(const struct store *store, uint64_t page);
 
-/** store_write() - fill a new page. @content: 4096 bytes */
+/** store_write() - fill a new page and its copies. @content: 4096 bytes */
 void store_write(struct store *store, uint64_t page, const void *content);
 
 /** store_has() - is there such a page still? */

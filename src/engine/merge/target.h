@@ -27,7 +27,7 @@ struct merge_area {
  * @apply: carry out a batch by inside_apply(), the slots naming what `segment` was told; 0 and the fates, or -errno
  * @segment: from now on @slot means this segment; 0 or -errno
  * @populate: inside_populate() there
- * @pause_ns: how long all of the target stood still for the last batch; NULL: it does not
+ * @pause_ns: how long all of the target stood still for the last batch, without what others took of the processors; NULL: it does not
  */
 struct merge_target_ops {
 	int (*areas)(void *arg, uint64_t start, uint64_t end, struct merge_area **ret);

@@ -323,30 +323,54 @@ static int exchange(struct agent *agent, const struct merge_message *msg, const 
 }
 
 /*
- * What is merged is locked: the process's own limit was not made for that. The agent sets it back at its end, so it is
- * told first.
+ * What is merged is locked: the process's own limit was not made for that, and is raised while nobody runs but the agent. The agent
+ * sets it back, so it is told what it was. It is not for longer, since a process that has more locked than it may is refused, too, when it
+ * wants to make what is locked longer (inside.c).
  */
+static void put_limit(struct merge_message *msg, const struct rlimit *old)
+{
+	msg->limited = old->rlim_cur != RLIM_INFINITY;
+	msg->a = old->rlim_cur;
+	msg->b = old->rlim_max;
+}
+
+static void raise_limit(const struct agent *agent, struct merge_message *msg)
+{
+	const struct rlimit most = { RLIM_INFINITY, RLIM_INFINITY };
+	struct rlimit old, hard;
+
+	msg->limited = 0;
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &old) < 0 || old.rlim_cur == RLIM_INFINITY)
+		return;
+	hard = (struct rlimit){ old.rlim_max, old.rlim_max };
+	/* Without CAP_SYS_RESOURCE as far as anybody may. */
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, &most, NULL) == 0 ||
+	    prlimit(agent->pid, RLIMIT_MEMLOCK, &hard, NULL) == 0)
+		put_limit(msg, &old);
+}
+
+static void set_limit_back(const struct agent *agent, const struct merge_message *msg)
+{
+	const struct rlimit old = { msg->a, msg->b };
+
+	if (msg->limited)
+		prlimit(agent->pid, RLIMIT_MEMLOCK, &old, NULL);
+}
+
 static int greet(struct agent *agent, int device)
 {
 	struct merge_message hello = { .op = MERGE_OP_HELLO };
-	struct rlimit most = { RLIM_INFINITY, RLIM_INFINITY }, old;
 	struct merge_answer answer;
+	struct rlimit now;
 	int fd[2] = { (int)syscall(SYS_pidfd_open, getpid(), 0), device }, r;
 
 	if (fd[0] < 0)
 		return -errno;
-	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &old) == 0 && old.rlim_cur != RLIM_INFINITY) {
-		hello.raised = 1;
-		hello.a = old.rlim_cur;
-		hello.b = old.rlim_max;
-	}
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &now) == 0)
+		put_limit(&hello, &now);
 	r = exchange(agent, &hello, fd, device < 0 ? 1 : 2, &answer);
 	close(fd[0]);
-	if (r == 0)
-		r = answer.error;
-	if (r == 0 && hello.raised)
-		prlimit(agent->pid, RLIMIT_MEMLOCK, &most, NULL);
-	return r;
+	return r == 0 ? answer.error : r;
 }
 
 int agent_start(struct agent *agent, pid_t pid, int pidfd, const struct agent_code *code,
@@ -398,17 +422,21 @@ static int freeze_all(struct agent *agent)
 }
 
 /* A batch, with the other threads standing still. */
-static int ask_frozen(struct agent *agent, const struct merge_message *msg,
+static int ask_frozen(struct agent *agent, const struct merge_message *batch,
 		      struct merge_answer *ret)
 {
+	struct merge_message msg = *batch;
 	uint64_t step;
 	int r = freeze_all(agent);
 
 	if (r < 0)
 		return r;
-	r = send_message(agent, msg, NULL, 0);
+	raise_limit(agent, &msg);
+	r = send_message(agent, &msg, NULL, 0);
 	if (r == 0)
 		r = receive(agent, ANSWER_MS, ret);
+	if (r < 0)
+		set_limit_back(agent, &msg);
 	if (r > 0) {
 		/* The agent has been stopped (SIGSTOP), or starves. Its process's threads need not wait for us as well. */
 		freeze_leave(&agent->freeze);
@@ -416,8 +444,12 @@ static int ask_frozen(struct agent *agent, const struct merge_message *msg,
 		return -EAGAIN;
 	}
 	freeze_end(&agent->freeze);
-	agent->last_freeze_ns = (uint64_t)(now_ns() - agent->freeze.began_ns);
-	step = agent->last_freeze_ns / AGENT_FREEZE_STEP_NS;
+	agent->last_work_ns = (uint64_t)(freeze_cpu_ns() - agent->freeze.began_cpu_ns);
+	if (r == 0 && ret->error > 0) {
+		agent->last_work_ns += (uint64_t)ret->error;
+		ret->error = 0;
+	}
+	step = (uint64_t)(now_ns() - agent->freeze.began_ns) / AGENT_FREEZE_STEP_NS;
 	agent->freeze_steps[step < AGENT_FREEZE_STEPS ? step : AGENT_FREEZE_STEPS - 1]++;
 	agent->nr_freezes++;
 	return r;

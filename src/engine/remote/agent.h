@@ -43,7 +43,7 @@ struct agent_code {
  * @stub: address of our stub in the vdso
  * @area, @area_len: its memory
  * @left: it has not answered in time, and works on by itself: nothing more can be asked
- * @last_freeze_ns: how long the last freeze took, from when the first thread stood still
+ * @last_work_ns: CPU time that the last freeze took, ours and the agent's: as long as it would be if nobody else wanted the processors
  * @freeze_steps: how many freezes took how many times AGENT_FREEZE_STEP_NS; the last counts all longer ones
  */
 struct agent {
@@ -55,7 +55,7 @@ struct agent {
 	uint64_t area;
 	uint64_t area_len;
 	bool left;
-	uint64_t last_freeze_ns;
+	uint64_t last_work_ns;
 	uint64_t nr_freezes;
 	uint32_t freeze_steps[AGENT_FREEZE_STEPS];
 };

@@ -26,6 +26,14 @@ static int64_t now_ns(void)
 	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
 }
 
+int64_t freeze_cpu_ns(void)
+{
+	struct timespec t;
+
+	clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+	return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
 /** struct listed - a record of getdents64(2). */
 struct listed {
 	uint64_t ino;
@@ -198,8 +206,10 @@ static int await_all(struct freeze *freeze)
 		if (r > 0 || thread->job_stop)
 			return -EAGAIN;
 		if (r == 0) {
-			if (freeze->began_ns == 0)
+			if (freeze->began_ns == 0) {
 				freeze->began_ns = now_ns();
+				freeze->began_cpu_ns = freeze_cpu_ns();
+			}
 			i++;
 			continue;
 		}

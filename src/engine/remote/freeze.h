@@ -47,6 +47,7 @@ struct reaper;
  * @slots: address of FREEZE_THREADS struct stub there, their code filled in
  * @busy: address of the futex
  * @began_ns: when the first thread stood still
+ * @began_cpu_ns: the same by freeze_cpu_ns()
  * @surprised: a thread was not where it had been: others may be traced that are in no list
  */
 struct freeze {
@@ -61,6 +62,7 @@ struct freeze {
 	size_t room;
 	bool surprised;
 	int64_t began_ns;
+	int64_t began_cpu_ns;
 	struct reaper *reaper;
 };
 
@@ -76,6 +78,9 @@ void freeze_end(struct freeze *freeze);
 
 /** freeze_leave() - let all go, to wait by themselves until the agent sets the futex to 0: as if we had died. */
 void freeze_leave(struct freeze *freeze);
+
+/** freeze_cpu_ns() - CPU time of this thread. */
+int64_t freeze_cpu_ns(void);
 
 /** freeze_deinit() - wait for threads that did not stop in time, let them go, free the list. The descriptors stay open. */
 void freeze_deinit(struct freeze *freeze);
