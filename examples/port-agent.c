@@ -14,6 +14,9 @@
  *
  *	cc port-agent.c $(pkg-config --cflags --libs libkshared)
  */
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>

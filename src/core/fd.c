@@ -70,6 +70,15 @@ void entry_keep_fd(struct entry *e, int fd)
 	}
 }
 
+void entry_replace_fd(struct entry *e)
+{
+	if (e->fd < 0 || e->pins == 0 || e->nr_old_fds == ENTRY_OLD_FDS)
+		return;
+	lru_del(e);
+	e->old_fds[e->nr_old_fds++] = e->fd;
+	e->fd = -1;
+}
+
 int entry_fd(struct entry *e)
 {
 	int fd;
@@ -111,6 +120,8 @@ void entry_unpin(struct entry *e)
 	if (--e->pins)
 		return;
 	e->tree->nr_pinned--;
+	while (e->nr_old_fds)
+		e->tree->close_fd(e->tree, e->uid, e->old_fds[--e->nr_old_fds]);
 	if (e->orphan && !e->tree->mounted)
 		tree_forget(e);
 }

@@ -162,6 +162,7 @@ struct description {
  *         of 4 read, 2 write. The only way by which a kind gives out a descriptor [-EOPNOTSUPP]
  * @describe: what it is like now [nothing known: size 0]
  * @furnish: its directory was made just now, in a new folder: put into it what is there from the beginning [nothing]
+ * @reserved: is a name in its directory only for what @furnish puts there, also when that is gone? [none is]
  * @own: is this entry the folder's own, which counts for nobody? [no]
  * @rooms: an entry is a directory with parts: that is what the socket makes, opens and shares
  * @board: may there be a directory in @dir? [yes]
@@ -192,6 +193,7 @@ struct kind {
 	int (*share)(struct entry *e, struct request *rq, unsigned int granted);
 	void (*describe)(struct entry *e, struct description *ret);
 	void (*furnish)(struct entry *dir);
+	bool (*reserved)(const char *name, size_t len);
 	bool (*own)(const struct entry *e);
 	bool rooms;
 	int (*board)(const struct entry *dir);

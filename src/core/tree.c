@@ -255,9 +255,13 @@ static int take_over(struct entry *e, struct request *rq)
 
 	if (rq->fd < 0 || entry_is_dir(e) || !e->kind->replace)
 		return -EEXIST;
+	/* Who is at work on the old descriptor goes on with it. */
+	if (e->pins && e->nr_old_fds == ENTRY_OLD_FDS)
+		return -EBUSY;
 	r = e->kind->replace(e, rq);
 	if (r < 0)
 		return r;
+	entry_replace_fd(e);
 	e->mode = S_IFREG | (rq->mode & 0777);
 	e->ctime_ns = tree_now();
 	fd = take_fd(&rq->fd);
@@ -266,6 +270,12 @@ static int take_over(struct entry *e, struct request *rq)
 	if (e->tree->attr_changed)
 		e->tree->attr_changed(e->tree, e);
 	return 0;
+}
+
+static bool is_reserved(const struct entry *dir, const char *name, size_t len)
+{
+	return dir->kind && dir->kind->reserved && (!dir->parent || !dir->parent->kind) &&
+		dir->kind->reserved(name, len);
 }
 
 int tree_create(struct entry *dir, const char *name, size_t len, struct request *rq,
@@ -298,6 +308,8 @@ int tree_create(struct entry *dir, const char *name, size_t len, struct request 
 		r = dir->kind->board(dir);
 	if (r < 0)
 		return r;
+	if (is_reserved(dir, name, len))
+		return -EPERM;
 	r = quota_charge(t, rq->cred->uid, 1, 0);
 	if (r < 0)
 		return r;
@@ -535,6 +547,8 @@ int tree_rename(struct entry *from, const char *name, size_t len, struct entry *
 	r = rename_check(e, to, victim, flags, rq->cred);
 	if (r < 0)
 		return r;
+	if (is_reserved(to, new_name, new_len) || (exchange && is_reserved(from, name, len)))
+		return -EPERM;
 	name_e = strndup(new_name, new_len);
 	name_v = strndup(name, len);
 	if (!name_e || !name_v)

@@ -22,6 +22,8 @@ struct uid_use;
 
 #define ENTRY_NAME_MAX 255
 
+#define ENTRY_OLD_FDS 4
+
 /**
  * struct entry - one file or directory of the folder.
  * @id: its number, for ever; also the kernel's node id
@@ -33,6 +35,7 @@ struct uid_use;
  * @charged_bytes: what its owner is charged for
  * @fd: its descriptor, borrowed from the store while needed; -1: not here; use entry_fd()
  * @pins: users of @fd right now, who must not have it closed
+ * @old_fds: @nr_old_fds that were replaced while they had users: they are closed when there are none
  * @priv: the kind's private part, kind->entry_size bytes
  */
 struct entry {
@@ -56,6 +59,8 @@ struct entry {
 	uint64_t charged_bytes;
 	int fd;
 	unsigned int pins;
+	int old_fds[ENTRY_OLD_FDS];
+	unsigned int nr_old_fds;
 	uint32_t busy; /* the kind's, for as long as the process lives */
 	struct later *laters; /* kind/later.c's queue */
 	void *priv;
@@ -285,6 +290,9 @@ int entry_fd(struct entry *e);
 
 /** entry_pin() - as entry_fd(), and keep it open until entry_unpin(). Return: as entry_fd(). */
 int entry_pin(struct entry *e);
+
+/** entry_replace_fd() - the entry's descriptor is going to be another one; who has pinned the old one goes on with it. At most ENTRY_OLD_FDS times. */
+void entry_replace_fd(struct entry *e);
 
 /** entry_unpin() - undo one entry_pin(); an orphan may end by it. */
 void entry_unpin(struct entry *e);

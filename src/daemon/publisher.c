@@ -24,6 +24,7 @@
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,8 +34,8 @@
 #define IDLE_USEC 60000000ULL
 #endif
 #define IDLE_SLACK_USEC (IDLE_USEC / 60)
-#define CLIENTS_MAX 16384
-#define CLIENTS_UID_MAX 1024
+#define CLIENTS_MAX 16384u /* a quarter of RLIMIT_NOFILE at most */
+#define CLIENTS_UID_MAX 1024u /* a sixteenth */
 #define WAITING_MAX 64
 #define WAITING_UID_MAX 16
 
@@ -82,7 +83,7 @@ static int on_client(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 
 int publish_add(struct publish *p, struct message *m, struct client **ret)
 {
-	int r = share_take(&p->shares, m->open.uid, CLIENTS_MAX, CLIENTS_UID_MAX);
+	int r = share_take(&p->shares, m->open.uid, p->max_clients, p->max_clients_uid);
 	struct client *c;
 
 	if (r < 0)
@@ -267,6 +268,11 @@ static int on_idle(sd_event_source *s, uint64_t usec, void *ctx)
 
 	if (p->nr_pages)
 		return 0;
+	/* Those that linger end one after the other. */
+	if (p->accounts) {
+		want_idle(p);
+		return 0;
+	}
 	publish_unload(p);
 	return p->shares.nr || p->held ? 0 : sd_event_exit(p->event, 0);
 }
@@ -277,11 +283,23 @@ static int on_keeper(sd_event_source *s, int fd, uint32_t revents, void *ctx)
 	return 0;
 }
 
+/* Each is a descriptor of ours; and in flight, to be charged to all of our user's, as long as the client does not read what it is sent. */
+static void set_limits(struct publish *p)
+{
+	struct rlimit l = { .rlim_cur = 256 };
+
+	getrlimit(RLIMIT_NOFILE, &l);
+	p->max_clients = l.rlim_cur / 4 < CLIENTS_MAX ? (unsigned int)l.rlim_cur / 4 : CLIENTS_MAX;
+	p->max_clients_uid = l.rlim_cur / 16 < CLIENTS_UID_MAX ? (unsigned int)l.rlim_cur / 16
+							       : CLIENTS_UID_MAX;
+}
+
 static int start(struct publish *p)
 {
 	struct timespec ts;
 	int r;
 
+	set_limits(p);
 	clock_gettime(CLOCK_REALTIME, &ts);
 	p->generation = (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 	r = sandbox_publisher(geteuid() == 0);

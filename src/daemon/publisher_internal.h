@@ -54,6 +54,8 @@ struct publish {
 	uint64_t generation;
 	struct client *clients;
 	struct shares shares;
+	unsigned int max_clients;
+	unsigned int max_clients_uid;
 	unsigned int nr_pages;
 	unsigned int nr_sampled;
 

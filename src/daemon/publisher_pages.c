@@ -21,6 +21,7 @@
 #define ACCOUNTS_MAX 256
 #define ACCOUNTS_UID_MAX 64
 #define LINGER_USEC 10000000ULL /* without clients */
+#define SWEEP_USEC 100000ULL /* between the ends of two of them */
 #define LINGER_MIN_USEC 1000000ULL /* if another is wanted instead */
 
 _Static_assert(PUBLISHER_TICK_NS == SAMPLER_PERIOD_NS, "one timer for both");
@@ -154,22 +155,34 @@ static uint64_t now_usec(const struct publish *p)
 	return usec;
 }
 
+static void want_sweep(struct publish *p)
+{
+	int on;
+
+	if (sd_event_source_get_enabled(p->sweep, &on) >= 0 && on == SD_EVENT_OFF) {
+		sd_event_source_set_time_relative(p->sweep, LINGER_USEC / 4);
+		sd_event_source_set_enabled(p->sweep, SD_EVENT_ONESHOT);
+	}
+}
+
 void publish_sweep(struct publish *p)
 {
 	uint64_t now = now_usec(p);
 	struct account *a, *tmp;
-	bool more = false;
+	bool more = false, ended = false;
 
 	DL_FOREACH_SAFE(p->accounts, a, tmp) {
 		if (a->nr_clients)
 			continue;
-		if (now >= a->left_usec + LINGER_USEC)
-			end_account(p, a);
-		else
-			more = true;
+		more = true;
+		/* One at a time: the end of an account takes as long as its making. */
+		if (ended || now < a->left_usec + LINGER_USEC)
+			continue;
+		end_account(p, a);
+		ended = true;
 	}
 	if (more) {
-		sd_event_source_set_time_relative(p->sweep, LINGER_USEC / 4);
+		sd_event_source_set_time_relative(p->sweep, ended ? SWEEP_USEC : LINGER_USEC / 4);
 		sd_event_source_set_enabled(p->sweep, SD_EVENT_ONESHOT);
 	}
 }
@@ -290,7 +303,7 @@ void publish_page_left(struct publish *p, struct client *c)
 		p->nr_sampled--;
 	if (c->account && --c->account->nr_clients == 0) {
 		c->account->left_usec = now_usec(p);
-		publish_sweep(p);
+		want_sweep(p);
 	}
 	want_timer(p);
 }

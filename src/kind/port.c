@@ -58,6 +58,15 @@ static void furnish(struct entry *dir)
 	}
 }
 
+/* Nobody else's structure is to be taken for the kernel's. */
+static bool is_reserved(const char *name, size_t len)
+{
+	for (uint32_t i = 0; i < NR_PORT_PAGES; i++)
+		if (strlen(port_specs[i].name) == len && memcmp(port_specs[i].name, name, len) == 0)
+			return true;
+	return false;
+}
+
 static int socket_option(int fd, int option)
 {
 	int value = -1;
@@ -237,6 +246,9 @@ static int port_replace(struct entry *e, struct request *rq)
 	if (r < 0)
 		return r;
 	port_queue_ended(e);
+	/* Also if somebody is still being sent to it. */
+	if (entry_fd(e) >= 0)
+		shutdown(entry_fd(e), SHUT_RDWR);
 	set_poster(p, rq);
 	return 0;
 }
@@ -469,7 +481,7 @@ static void handed_over(struct later *l)
 	struct tree *t = l->e->tree;
 	struct handover *h = l->data;
 
-	port_sent(t, l->e->id);
+	port_sent(t, l->e->id, false);
 	close_both(h);
 	if (l->result == 0 && l->rq)
 		l->rq->out_fd = h->pair[0];
@@ -484,13 +496,13 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 	int r = entry_fd(e);
 
 	if (r >= 0)
-		r = port_reserve(e, rq->cred->uid);
+		r = port_reserve(e, rq->cred->uid, false);
 	if (r < 0)
 		return r;
 	h = calloc(1, sizeof(*h));
 	r = h ? port_pair(h->pair) : -ENOMEM;
 	if (r < 0) {
-		port_sent(e->tree, e->id);
+		port_sent(e->tree, e->id, false);
 		free(h);
 		return r;
 	}
@@ -503,7 +515,7 @@ static int share_service(struct entry *e, struct request *rq, unsigned int want)
 			&(struct later){ .work = handover_work, .finish = handed_over, .data = h });
 	/* Not begun: then it has freed no more than the memory. */
 	if (r == -ENOMEM || r == -ENFILE) {
-		port_sent(e->tree, e->id);
+		port_sent(e->tree, e->id, false);
 		close_both(&copy);
 		close(copy.pair[0]);
 	}
@@ -523,12 +535,12 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		if (target < 0)
 			return target;
 	}
-	r = port_reserve(e, rq->cred->uid);
+	r = port_reserve(e, rq->cred->uid, false);
 	if (r < 0)
 		return r;
 	r = port_pair(pair);
 	if (r < 0) {
-		port_sent(e->tree, 0);
+		port_sent(e->tree, 0, false);
 		return r;
 	}
 	port_fill_open(&open, e, rq, want);
@@ -544,7 +556,7 @@ static int share_own(struct entry *e, struct request *rq, unsigned int want)
 		fds[nr++] = target;
 	}
 	r = hand_over(e->tree->publisher, &open, sizeof(open), fds, (unsigned int)nr);
-	port_sent(e->tree, 0);
+	port_sent(e->tree, 0, false);
 	close(pair[1]);
 	if (r < 0) {
 		close(pair[0]);
@@ -605,6 +617,7 @@ const struct kind kind_port = {
 	.share = port_share,
 	.describe = port_describe,
 	.furnish = furnish,
+	.reserved = is_reserved,
 	.own = is_own,
 	.attrs = port_attrs,
 	.attr = port_attr,

@@ -37,12 +37,13 @@ void port_fill_open(struct port_open *ret, struct entry *e, const struct request
 
 /**
  * port_reserve() - may @uid be handed over to an entry's server? Then port_sent() is due.
+ * @reading: a thread of his few will do it when it is its turn, and wait for the answer
  * Return: 0; -EAGAIN the server has not taken those that were before, or its owner's servers have too many.
  */
-int port_reserve(struct entry *e, uid_t uid);
+int port_reserve(struct entry *e, uid_t uid, bool reading);
 
 /** port_sent() - what was reserved has been sent, or will not be. @service: its entry's number; 0: the publisher */
-void port_sent(struct tree *t, uint64_t service);
+void port_sent(struct tree *t, uint64_t service, bool reading);
 
 /** port_queue_sweep() - forget whom servers have taken; to be called again (tree.port_again) while there are others. */
 void port_queue_sweep(struct tree *t);

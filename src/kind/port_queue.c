@@ -22,9 +22,10 @@
 #include <unistd.h>
 #include <utlist.h>
 
-#define SENT_MAX 32u /* to one server; a power of two */
-#define SENT_UID_MAX 8 /* by one user, to one server */
-#define OWNER_MAX 64 /* to all services of one user */
+/* What one process may have of descriptors gives all limits, up to these. */
+#define SENT_MAX 64u /* to one service, and */
+#define PUBLISHER_MAX 128u /* to the publisher, a quarter of either by one user */
+#define OWNER_MAX 64u /* to all services of one user */
 #define MESSAGE_BYTES 1280 /* if the kernel does not say */
 
 /*
@@ -32,7 +33,8 @@
  * @fd: another descriptor of the socket; the publisher's: borrowed
  * @nr: not taken, when last looked at, with
  * @under_way: those that are to be sent by a thread
- * @sent: by whom, of the last SENT_MAX; @at: how many there have been
+ * @readings: threads that read it as text: few at a time send, so they count only when they have
+ * @sent: by whom, of the last ones; @at: how many there have been
  */
 struct port_queue {
 	uint64_t entry;
@@ -40,8 +42,9 @@ struct port_queue {
 	int fd;
 	unsigned int nr;
 	unsigned int under_way;
+	unsigned int readings;
 	unsigned int at;
-	uid_t sent[SENT_MAX];
+	uid_t sent[PUBLISHER_MAX];
 	struct port_queue *prev, *next;
 };
 
@@ -92,9 +95,14 @@ static void look_round(struct tree *t)
 
 	DL_FOREACH_SAFE(services, q, tmp) {
 		look(q);
-		if (q->nr == 0)
+		if (q->nr == 0 && q->readings == 0)
 			forget(t, q);
 	}
+}
+
+static unsigned int least(unsigned int a, unsigned int b)
+{
+	return a < b ? a : b;
 }
 
 static unsigned int descriptors_max(void)
@@ -124,7 +132,10 @@ static bool is_full(struct tree *t, uid_t owner)
 		all += q->nr;
 		owned += q->owner == owner ? q->nr : 0;
 	}
-	return all >= descriptors_max() / 16 || (owned >= OWNER_MAX && !is_ours(t, owner));
+	if (is_ours(t, owner))
+		return all >= descriptors_max() / 16;
+	return all >= descriptors_max() / 64 * 3 ||
+		owned >= least(OWNER_MAX, descriptors_max() / 128 + 4);
 }
 
 static struct port_queue *find(uint64_t entry)
@@ -138,13 +149,15 @@ static struct port_queue *find(uint64_t entry)
 static struct port_queue *queue_of(struct entry *e)
 {
 	struct port_queue *q = find(e->id);
+	unsigned int max;
 	int fd;
 
 	if (q)
 		return q;
-	if (nr_services >= descriptors_max() / 64 + 12)
+	max = descriptors_max() / 64 + (is_ours(e->tree, e->uid) ? 12 : 4);
+	if (nr_services >= max)
 		look_round(e->tree);
-	if (nr_services >= descriptors_max() / 64 + 12)
+	if (nr_services >= max)
 		return NULL;
 	fd = entry_fd(e);
 	fd = fd < 0 ? -1 : fcntl(fd, F_DUPFD_CLOEXEC, 0);
@@ -167,10 +180,10 @@ static struct port_queue *queue_of(struct entry *e)
 /* How many of those that wait are @uid's? */
 static unsigned int part_of(const struct port_queue *q, uid_t uid)
 {
-	unsigned int nr = q->nr < SENT_MAX ? q->nr : SENT_MAX, part = 0;
+	unsigned int nr = least(q->nr, PUBLISHER_MAX), part = 0;
 
 	for (unsigned int i = 1; i <= nr && i <= q->at; i++)
-		part += q->sent[(q->at - i) % SENT_MAX] == uid;
+		part += q->sent[(q->at - i) % PUBLISHER_MAX] == uid;
 	return part;
 }
 
@@ -181,7 +194,7 @@ void port_queue_sweep(struct tree *t)
 		t->port_again(t);
 }
 
-int port_reserve(struct entry *e, uid_t uid)
+int port_reserve(struct entry *e, uid_t uid, bool reading)
 {
 	const struct port_priv *p = e->priv;
 	bool service = p->what == PORT_WHAT_SERVICE;
@@ -195,35 +208,42 @@ int port_reserve(struct entry *e, uid_t uid)
 		return -EAGAIN;
 	look(q);
 	/* Some room is left for who runs the folder. */
-	max = is_ours(t, uid) ? SENT_MAX : SENT_MAX - SENT_UID_MAX;
-	if (q->nr >= max || (part_of(q, uid) >= SENT_UID_MAX && !is_ours(t, uid)))
+	max = service ? least(SENT_MAX, descriptors_max() / 32)
+		      : least(PUBLISHER_MAX, descriptors_max() / 16);
+	if (q->nr >= max - (is_ours(t, uid) ? 0 : max / 4) ||
+	    (part_of(q, uid) >= max / 4 && !is_ours(t, uid)))
 		return -EAGAIN;
 	if (service && is_full(t, e->uid)) {
 		/* It stays, whatever is found of it. */
-		q->under_way++;
+		q->readings++;
 		look_round(t);
-		q->under_way--;
-		q->nr--;
+		q->readings--;
 		if (is_full(t, e->uid))
 			return -EAGAIN;
 	}
-	q->sent[q->at++ % SENT_MAX] = uid;
-	q->under_way++;
-	q->nr++;
+	q->sent[q->at++ % PUBLISHER_MAX] = uid;
+	if (reading) {
+		q->readings++;
+	} else {
+		q->under_way++;
+		q->nr++;
+	}
 	return 0;
 }
 
-void port_sent(struct tree *t, uint64_t service)
+void port_sent(struct tree *t, uint64_t service, bool reading)
 {
 	struct port_queue *q = service ? find(service) : &publisher;
 
 	if (!q)
 		return;
-	if (q->under_way)
-		q->under_way--;
+	if (reading)
+		q->readings -= q->readings > 0;
+	else
+		q->under_way -= q->under_way > 0;
 	if (service) {
 		look(q);
-		if (q->nr == 0)
+		if (q->nr == 0 && q->readings == 0)
 			forget(t, q);
 	}
 }
@@ -235,7 +255,7 @@ void port_queue_ended(struct entry *e)
 	if (!q)
 		return;
 	q->entry = 0;
-	q->under_way = 0;
+	q->under_way = q->readings = 0;
 	/* Its server sees the end as if nobody held it any more, after what is still in it. */
 	shutdown(q->fd, SHUT_RDWR);
 	look(q);

@@ -425,7 +425,7 @@ static void done(struct aside_job *j)
 	struct reading *r = (struct reading *)j;
 	struct request *rq = r->rq;
 
-	port_sent(r->tree, r->service);
+	port_sent(r->tree, r->service, true);
 	for (unsigned int i = 0; i < r->nr_fds; i++)
 		r->tree->close_fd(r->tree, r->owner, r->fds[i]);
 	if (rq && r->result == 0) {
@@ -472,11 +472,11 @@ static int start(struct entry *e, struct request *rq, int attr)
 		if (fd < 0)
 			return fd;
 	}
-	result = port_reserve(e, rq->cred->uid);
+	result = port_reserve(e, rq->cred->uid, true);
 	r = result == 0 ? calloc(1, sizeof(*r)) : NULL;
 	if (!r) {
 		if (result == 0)
-			port_sent(t, service);
+			port_sent(t, service, true);
 		if (e->has_fd)
 			entry_unpin(e);
 		/* Who reads a file is not told to come again. */

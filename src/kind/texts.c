@@ -38,20 +38,22 @@ static struct kept *find(uint64_t word)
 	return k;
 }
 
-/* Which goes for another one: the oldest of who has most. NULL: there is room. */
+/* Which goes for another one: the oldest of who has most of what is scarce, texts or bytes. NULL: there is room. */
 static struct kept *too_much(void)
 {
 	struct kept *k, *tmp, *other, *tmp2, *ret = NULL;
-	unsigned int nr, most = 0;
+	bool many = HASH_COUNT(texts) >= TEXTS_MAX;
+	size_t nr, most = 0;
 
-	if (HASH_COUNT(texts) < TEXTS_MAX && texts_bytes < TEXTS_BYTES)
+	if (!many && texts_bytes < TEXTS_BYTES)
 		return NULL;
 	HASH_ITER(hh, texts, k, tmp) {
 		if (ret && k->uid == ret->uid)
 			continue;
 		nr = 0;
 		HASH_ITER(hh, texts, other, tmp2)
-			nr += other->uid == k->uid;
+			if (other->uid == k->uid)
+				nr += many ? 1 : other->len + 1;
 		if (nr > most) {
 			most = nr;
 			ret = k;

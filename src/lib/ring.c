@@ -334,7 +334,7 @@ int ring_map_fds(struct ring_map **ret, int fd, int ctl_fd, unsigned int end)
 /** ring_map_put() - unmap, if nobody else uses it. */
 void ring_map_put(struct ring_map *m)
 {
-	if (!m || --m->refs)
+	if (!m || __atomic_sub_fetch(&m->refs, 1, __ATOMIC_ACQ_REL))
 		return;
 	if (m->layout.ctl_size)
 		munmap(m->ctl, m->layout.ctl_size);
@@ -429,7 +429,7 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 	r->lock_fd = r->peer_fd = -1;
 	r->pid = getpid();
 	r->map = m;
-	m->refs++;
+	__atomic_fetch_add(&m->refs, 1, __ATOMIC_RELAXED);
 	r->broadcast = m->head.shape == RING_SHAPE_BROADCAST;
 	r->blocking = m->head.flags & RING_BLOCKING;
 	r->plain = role == KRING_READER && flows == 1 && !r->broadcast;

@@ -163,21 +163,25 @@ void ring_set_fence(struct kring *r);
 int ring_arm(struct kring *r);
 void ring_watch_free(struct ring_watch *w, bool own);
 
+/** ring_cursor() - mark @i: of a reader, or of a lane's one reader. */
 static inline struct ring_cursor *ring_cursor(struct ring_map *m, unsigned int i)
 {
 	return (struct ring_cursor *)(m->ctl + m->layout.cursors_off) + i;
 }
 
+/** ring_lane() - of writer @i. */
 static inline struct ring_lane *ring_lane(struct ring_map *m, unsigned int i)
 {
 	return (struct ring_lane *)(m->data + m->layout.lanes_off) + i;
 }
 
+/** ring_room() - where writer @i sleeps. */
 static inline struct ring_room *ring_room(struct ring_map *m, unsigned int i)
 {
 	return (struct ring_room *)(m->ctl + m->layout.rooms_off) + i;
 }
 
+/** ring_slot() - where message @n is. */
 static inline uint64_t *ring_slot(const struct kring *r, const struct ring_flow *f, uint64_t n)
 {
 	return (uint64_t *)(f->slots + (n & r->mask) * r->slot_bytes);
@@ -189,6 +193,7 @@ static inline uint64_t ring_word(uint64_t n)
 	return (n + 1) << RING_CODE_BITS;
 }
 
+/** ring_now() - by CLOCK_MONOTONIC, in ns. */
 static inline int64_t ring_now(void)
 {
 	struct timespec t;

@@ -384,7 +384,7 @@ static void test_clobber_kills(void **state)
 		skip();
 	for (unsigned int i = 0; i < KILLS_MAX; i++) {
 		struct shared *sh = shared_new();
-		struct port_open m = { .magic = PORT_SERVE_MAGIC, .access = 6, .uid = MY_UID };
+		struct port_open m = { .magic = PORT_SERVE_MAGIC, .access = 6, .uid = getuid() };
 		struct pollfd pfd = { .events = POLLIN };
 		int pair[2], status, pidfd;
 		pid_t pid;
@@ -410,7 +410,7 @@ static void test_clobber_kills(void **state)
 		assert_int_equal(clobbers[i].bytes, 5);
 		assert_int_equal(clobbers[i].done, KPORT_KILL);
 		assert_int_equal(clobbers[i].who.pid, pid);
-		assert_int_equal(clobbers[i].who.uid, MY_UID);
+		assert_int_equal(clobbers[i].who.uid, getuid());
 		assert_string_equal(clobbers[i].comm, "clobberer");
 		close(pfd.fd);
 		munmap(sh, sizeof(*sh));
@@ -423,6 +423,37 @@ static void test_clobber_kills(void **state)
 		      (unsigned long long)best_ns[0] / 1000, (unsigned long long)best_ns[1] / 1000);
 	assert_true(best_ns[0] < o.period_ns + SLACK_NS);
 	assert_true(best_ns[1] < o.period_ns + SLACK_NS);
+	world_deinit(w);
+}
+
+/* A process that is not all its opener's is not to be killed in his name: here it is root's. */
+static void test_clobber_of_anothers_process(void **state)
+{
+	const struct kport_serve_options o = { .on_clobber = on_clobber, .period_ns = 1000000 };
+	struct world *w = world_with(&o);
+	struct port_open m = { .magic = PORT_SERVE_MAGIC, .access = 6, .uid = getuid() + 1 };
+	struct shared *sh = shared_new();
+	struct timespec nap = { .tv_nsec = 1000000 };
+	int pair[2], status;
+	pid_t pid;
+
+	if (no_pidfd())
+		skip();
+	assert_int_equal(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair), 0);
+	pid = client_fork(pair[0], sh, run_clobber);
+	m.pid = (uint32_t)pid;
+	close(pair[0]);
+	assert_int_equal(port_server_accept(w->s, &m, pair[1], pidfd_open(pid, 0)), 0);
+	sh->go = 1;
+	while (nr_clobbers == 0) {
+		assert_true(kport_server_dispatch(w->s, 1) >= 0);
+		nanosleep(&nap, NULL);
+	}
+	assert_int_equal(clobbers[0].done, KPORT_REVOKE);
+	assert_int_equal(waitpid(pid, &status, WNOHANG), 0);
+	kill(pid, SIGKILL);
+	waitpid(pid, &status, 0);
+	munmap(sh, sizeof(*sh));
 	world_deinit(w);
 }
 
@@ -830,6 +861,7 @@ int main(void)
 		cmocka_unit_test(test_lying_lengths),
 		cmocka_unit_test(test_hostile_rewrites),
 		cmocka_unit_test(test_clobber_kills),
+		cmocka_unit_test(test_clobber_of_anothers_process),
 		cmocka_unit_test(test_clobber_revokes),
 		cmocka_unit_test(test_clobber_is_logged),
 		cmocka_unit_test(test_forged_shadow_bytes),
