@@ -13,10 +13,12 @@
 #define AHEAD 16u /* prefetch */
 #define SPAN_MAX (64ull << 20) /* bytes from a batch's first page to its last */
 #define LATER_MAX 16384u /* first sightings that wait to be replaced */
-#define PAUSE_LONG_NS 150000 /* a process that stands still so long gets smaller batches */
+#define PAUSE_LONG_NS 140000 /* a process that stands still so long gets smaller batches */
 #define PAUSE_SHORT_NS 110000
-#define PAUSE_PAGES 32u /* smaller ones take as long */
-#define PAUSE_RUNS 8u
+#define RUN_WORK 6u /* a run takes so much longer than a page in it */
+#define WORK_LEAST 64u /* what is less takes as long */
+#define WORK_FIRST 160u
+#define WORK_STEP 8u
 #define VMA_RESERVE 512u /* mappings that are left to the process */
 #define VMA_RECOUNT 1024u
 #define COPIES_MAX 7u /* of a page that follows itself */
@@ -35,7 +37,8 @@ struct planned {
  * @slot: which segment a slot means to the target; -1: none yet
  * @at_area, @at: where the next window begins
  * @seen, @nr_seen: the window that is being worked on
- * @most_pages, @most_runs: in one batch, by how long the last ones took
+ * @batch_pages, @batch_work: in @batch; work is pages, and RUN_WORK for each run that is mapped
+ * @most_work: in one batch, by how long the last ones took
  * @vmas_left: mappings that may yet be made, by a cautious estimate; @vmas_made: since they were last counted
  */
 struct pass {
@@ -60,8 +63,8 @@ struct pass {
 	struct merge_batch batch;
 	uint32_t batch_pages;
 	int batch_area;
-	uint32_t most_pages;
-	uint32_t most_runs;
+	uint32_t batch_work;
+	uint32_t most_work;
 	uint64_t vmas_left;
 	uint64_t vmas_all;
 	uint64_t vmas_made;
@@ -129,30 +132,38 @@ static int count_vmas(struct pass *pass)
 	return 0;
 }
 
-/* How large the next batch may be, so that the process does not stand still for long. */
+/* How large the next batch may be, so that the process does not stand still for long. One that was not full tells nothing. */
 static void adapt(struct pass *pass)
 {
-	const struct partition_conf *conf = &pass->part->conf;
 	uint64_t pause;
 
-	if (!pass->target->ops->pause_ns)
+	if (!pass->target->ops->pause_ns || pass->batch_work < pass->most_work / 4 * 3)
 		return;
 	pause = pass->target->ops->pause_ns(pass->target->arg);
-	if (pause > PAUSE_LONG_NS) {
-		pass->most_pages = pass->most_pages * 3 / 4;
-		pass->most_runs = pass->most_runs * 3 / 4;
-	} else if (pause < PAUSE_SHORT_NS) {
-		pass->most_pages += PAUSE_PAGES / 4;
-		pass->most_runs += PAUSE_RUNS / 4;
-	}
-	if (pass->most_pages < PAUSE_PAGES)
-		pass->most_pages = PAUSE_PAGES;
-	if (pass->most_runs < PAUSE_RUNS)
-		pass->most_runs = PAUSE_RUNS;
-	if (pass->most_pages > conf->batch_pages)
-		pass->most_pages = conf->batch_pages;
-	if (pass->most_runs > conf->batch_runs)
-		pass->most_runs = conf->batch_runs;
+	if (pause > PAUSE_LONG_NS)
+		pass->most_work -= pass->most_work / 8;
+	else if (pause < PAUSE_SHORT_NS && pass->most_work < MERGE_BATCH_PAGES * RUN_WORK)
+		pass->most_work += WORK_STEP;
+	if (pass->most_work < WORK_LEAST)
+		pass->most_work = WORK_LEAST;
+}
+
+/* Is there no room for another run? */
+static bool is_full(const struct pass *pass)
+{
+	const struct partition_conf *conf = &pass->part->conf;
+
+	return pass->batch.nr_runs >= conf->batch_runs || pass->batch_pages >= conf->batch_pages ||
+		pass->batch_work + RUN_WORK >= pass->most_work;
+}
+
+/* How many pages the next run may have. */
+static uint32_t room_for_run(const struct pass *pass)
+{
+	uint32_t pages = pass->part->conf.batch_pages - pass->batch_pages;
+	uint32_t work = pass->most_work - pass->batch_work - RUN_WORK;
+
+	return pages < work ? pages : work;
 }
 
 /* Carry out the batch. */
@@ -181,9 +192,9 @@ static int flush(struct pass *pass)
 			result->skipped_limit += fate == MERGE_LIMIT;
 		}
 	}
-	pass->batch.nr_runs = 0;
-	pass->batch_pages = 0;
 	adapt(pass);
+	pass->batch.nr_runs = 0;
+	pass->batch_pages = pass->batch_work = 0;
 	return r;
 }
 
@@ -268,14 +279,13 @@ static int carry_out(struct pass *pass, const struct planned *plan, uint32_t nr)
 		n = 1;
 		if (area < 0)
 			continue;
-		if (batch->nr_runs >= pass->most_runs || pass->batch_pages >= pass->most_pages ||
+		if (is_full(pass) ||
 		    (batch->nr_runs &&
 		     (area != pass->batch_area || plan[i].addr - batch->run[0].addr >= SPAN_MAX)))
 			r = flush(pass);
 		if (r < 0)
 			return r;
-		n = run_length(plan + i, nr - i, pass->area[area].end,
-			       pass->most_pages - pass->batch_pages);
+		n = run_length(plan + i, nr - i, pass->area[area].end, room_for_run(pass));
 		if (plan[i].page != ZERO_PAGE) {
 			r = may_map(pass, n);
 			if (r == 0)
@@ -288,9 +298,11 @@ static int carry_out(struct pass *pass, const struct planned *plan, uint32_t nr)
 				continue;
 			pass->vmas_left -= pass->vmas_left < 2 ? pass->vmas_left : 2;
 			pass->vmas_made += 2;
+			pass->batch_work += RUN_WORK;
 		}
 		pass->batch_area = area;
 		pass->batch_pages += n;
+		pass->batch_work += n;
 		batch->run[batch->nr_runs++] = (struct merge_run){
 			.addr = plan[i].addr,
 			.nr_pages = n,
@@ -550,8 +562,7 @@ int pass_run(struct partition *part, struct member *member, const struct merge_t
 		.call = ++part->last_call,
 		.dry = (flags & PARTITION_DRY_RUN) != 0,
 		.index = &part->index,
-		.most_pages = part->conf.batch_pages,
-		.most_runs = part->conf.batch_runs,
+		.most_work = target->ops->pause_ns ? WORK_FIRST : UINT32_MAX,
 		.filling = filling,
 		.later = later,
 	};
@@ -564,12 +575,6 @@ int pass_run(struct partition *part, struct member *member, const struct merge_t
 	if (pass.nr_areas < 0)
 		return pass.nr_areas;
 	pass.area = area;
-	if (target->ops->pause_ns) {
-		/* Begin in the middle. */
-		pass.most_pages = pass.most_pages < 2 * PAUSE_PAGES ? pass.most_pages
-								    : 2 * PAUSE_PAGES;
-		pass.most_runs = pass.most_runs < 2 * PAUSE_RUNS ? pass.most_runs : 2 * PAUSE_RUNS;
-	}
 	r = count_vmas(&pass);
 	if (r < 0)
 		return r;

@@ -340,12 +340,15 @@ static void raise_limit(const struct agent *agent, struct merge_message *msg)
 	struct rlimit old, hard;
 
 	msg->limited = 0;
-	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &old) < 0 || old.rlim_cur == RLIM_INFINITY)
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, &most, &old) == 0) {
+		put_limit(msg, &old);
+		return;
+	}
+	/* Without CAP_SYS_RESOURCE as far as anybody may. */
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, NULL, &old) < 0 || old.rlim_cur == old.rlim_max)
 		return;
 	hard = (struct rlimit){ old.rlim_max, old.rlim_max };
-	/* Without CAP_SYS_RESOURCE as far as anybody may. */
-	if (prlimit(agent->pid, RLIMIT_MEMLOCK, &most, NULL) == 0 ||
-	    prlimit(agent->pid, RLIMIT_MEMLOCK, &hard, NULL) == 0)
+	if (prlimit(agent->pid, RLIMIT_MEMLOCK, &hard, NULL) == 0)
 		put_limit(msg, &old);
 }
 
