@@ -438,7 +438,7 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 	r->inline_max = r->slot_bytes - 8;
 	r->data_bytes = m->head.data_bytes;
 	r->ctl = (struct ring_ctl *)m->ctl;
-	r->spin_ns = RING_SPIN_MAX_NS / 2;
+	r->wake_ns = RING_WAKE_NS;
 	r->must_fence = !ring_register();
 	if (ctl_fd < 0)
 		ctl_fd = fd;
@@ -462,8 +462,8 @@ int ring_new(struct kring **ret, struct ring_map *m, int fd, int ctl_fd, unsigne
 		return result;
 	}
 	if (role != KRING_OBSERVER) {
-		r->fenced =
-			ring_load(role == KRING_READER ? &r->ctl->fence : &r->flow[0].room->fence);
+		r->fenced = ring_load(role == KRING_READER ? &r->ctl->bed.fence
+							   : &r->flow[0].room->fence);
 		ring_set_fence(r);
 	}
 	*ret = r;

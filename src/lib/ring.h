@@ -57,7 +57,7 @@ struct ring_flow {
 	uint64_t n;
 	struct ring_lane *lane;
 	struct ring_cursor *cursor;
-	struct ring_room *room;
+	struct ring_bed *room;
 	uint64_t seen;
 	uint64_t told;
 };
@@ -76,9 +76,12 @@ struct ring_flow {
  * @reserved*: what kring_reserve() gave
  * @doorbell: messages were committed and nobody was woken
  * @plain: a reader of one lane that nobody overtakes
- * @spin_ns: how long looking is worth while; 0: not at all
+ * @wake_ns: what a wake takes, from the other side's store to our running on
+ * @vain: how many looks in a row were in vain
+ * @asleep: how many waits are to sleep at once, before the next one that looks
  * @must_fence: we cannot be reached by membarrier
  * @fenced: we have asked the other side to make barriers itself
+ * @many: the last call was for more than one message
  */
 struct kring {
 	unsigned int end;
@@ -90,6 +93,7 @@ struct kring {
 	bool doorbell;
 	bool plain;
 	bool fenced;
+	bool many;
 	unsigned int slot_bytes;
 	uint64_t mask;
 	size_t inline_max;
@@ -115,8 +119,9 @@ struct kring {
 	bool lost_untold;
 
 	uint64_t want; /* bytes of data area that are waited for; 0: a slot alone */
-	uint32_t spin_ns;
-	uint32_t waits;
+	uint32_t wake_ns;
+	uint16_t vain;
+	uint16_t asleep;
 	int64_t looked_ns; /* when the locks were last looked at */
 	unsigned int used; /* many-to-one: lanes below have been taken at some time */
 	unsigned int dead; /* the flow whose peer was found dead */
@@ -155,8 +160,10 @@ int ring_anything(struct kring *r);
 /* ring_wait.c */
 bool ring_register(void);
 void ring_barrier(struct kring *r);
-void ring_wake(uint32_t *word);
-int ring_sleep(struct kring *r, uint32_t *word, int64_t until_ns);
+void ring_wake(struct ring_bed *bed);
+int ring_sleep(struct kring *r, struct ring_bed *bed, int64_t until_ns);
+void ring_awake(struct kring *r);
+void ring_doze(struct kring *r);
 void ring_set_fence(struct kring *r);
 
 /* ring_fd.c */
@@ -176,9 +183,9 @@ static inline struct ring_lane *ring_lane(struct ring_map *m, unsigned int i)
 }
 
 /** ring_room() - where writer @i sleeps. */
-static inline struct ring_room *ring_room(struct ring_map *m, unsigned int i)
+static inline struct ring_bed *ring_room(struct ring_map *m, unsigned int i)
 {
-	return (struct ring_room *)(m->ctl + m->layout.rooms_off) + i;
+	return (struct ring_bed *)(m->ctl + m->layout.rooms_off) + i;
 }
 
 /** ring_slot() - where message @n is. */
@@ -234,40 +241,56 @@ static inline void ring_copy(void *to, const void *from, size_t len)
 
 /**
  * ring_ring() - something was stored for which the other side may sleep: wake it if it does. Argument (4) of wire/ring.h.
- * @word, @fence: its wait word, and whether it asks for the barrier
+ * @bed: where it would
  */
-static inline void ring_ring(const struct kring *r, uint32_t *word, const uint32_t *fence)
+static inline void ring_ring(const struct kring *r, struct ring_bed *bed)
 {
-	if (unlikely(r->must_fence || ring_load(fence)))
+	if (unlikely(r->must_fence || ring_load(&bed->fence)))
 		atomic_thread_fence(memory_order_seq_cst);
 	else
 		atomic_signal_fence(memory_order_seq_cst);
-	if (unlikely(ring_load(word)))
-		ring_wake(word);
+	if (unlikely(ring_load(&bed->wait)))
+		ring_wake(bed);
 }
 
-#define RING_SPIN_MAX_NS 30000u
-#define RING_SPIN_MIN_NS 2000u
-#define RING_TRY_EVERY 16u /* a wait that looks although looking has not helped lately */
+/*
+ * How long looking is worth while (KRING_ADAPTIVE). To sleep makes a wait longer by a wake: by an eighth at most if the wait takes eight
+ * wakes anyway. So a wait looks for that long before it sleeps. It is long enough, too, to see the answer of one who must be woken
+ * himself; who looked for less would never see that, and once both sleep they would sleep for ever.
+ * What a wake takes is a few us to 50, so it is measured: who wakes notes the time.
+ *
+ * Looking costs what it takes when nothing comes, or when who is waited for needs our processor. So after the 1st, 2nd, 3rd... look in
+ * vain the next 0, 1, 3, 7... 63 waits sleep at once: then what is spent is an eighth of a wake for each wait. One look
+ * that helps, of either side, makes that side look always, so that the other side's next look helps, too.
+ */
+#define RING_WAKES 8
+#define RING_WAKE_NS 8000u /* not measured yet */
+#define RING_WAKE_MAX_NS 50000u
+#define RING_VAIN_MAX 6u
 #define RING_LOOKS 64u /* between two looks at the clock */
+
+/** ring_looks() - is this wait to look before it sleeps? */
+static inline bool ring_looks(const struct kring *r)
+{
+	return r->how != KRING_PARK && !r->asleep;
+}
 
 /**
  * ring_wait() - wait until something is so. Made for each caller anew, so that the looking is a tight loop.
  * @ready: looks: > 0 it is so, 0 not yet, < 0 -errno
  * @gone: has the other side's end to be told? 0 or -errno; its second argument: look at the locks, too. What was sent before the end comes
  *        first, so @ready is asked again; ring_told() notes what was said
- * @word: the futex of the sleep
+ * @bed: where to sleep
  *
  * Return: what @ready said, or @gone; -EAGAIN, -ETIMEDOUT.
  */
 static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 							   int (*ready)(struct kring *),
 							   int (*gone)(struct kring *, bool),
-							   uint32_t *word, int timeout_ms)
+							   struct ring_bed *bed, int timeout_ms)
 {
-	bool looking = r->how == KRING_SPIN ||
-		(r->how == KRING_ADAPTIVE && (r->spin_ns || ++r->waits % RING_TRY_EVERY == 0));
-	int64_t start, until, spin, now;
+	bool looking = ring_looks(r);
+	int64_t start, until, now;
 	int got, end;
 
 	if (timeout_ms == 0) {
@@ -279,22 +302,19 @@ static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 	}
 	start = ring_now();
 	until = timeout_ms > 0 ? start + timeout_ms * 1000000LL : INT64_MAX;
-	spin = r->spin_ns > RING_SPIN_MIN_NS ? r->spin_ns : RING_SPIN_MIN_NS;
 	while (looking) {
 		for (unsigned int i = 0; i < RING_LOOKS; i++) {
 			got = ready(r);
 			if (got) {
-				r->spin_ns = spin * 2 < RING_SPIN_MAX_NS ? spin * 2
-									 : RING_SPIN_MAX_NS;
+				if (unlikely(r->vain))
+					ring_awake(r);
 				return got;
 			}
 			ring_relax();
 		}
 		now = ring_now();
-		if (r->how == KRING_ADAPTIVE && now - start > spin) {
-			r->spin_ns = spin / 2 < RING_SPIN_MIN_NS ? 0 : spin / 2;
+		if (r->how == KRING_ADAPTIVE && now - start > (int64_t)r->wake_ns * RING_WAKES)
 			break;
-		}
 		if (now >= until)
 			return -ETIMEDOUT;
 		end = gone(r, ring_look_due(r, now));
@@ -305,21 +325,21 @@ static inline __attribute__((always_inline)) int ring_wait(struct kring *r,
 			return got ? got : end;
 		}
 	}
-	ring_set_fence(r);
+	ring_doze(r);
 	for (;;) {
-		__atomic_store_n(word, 1, __ATOMIC_SEQ_CST);
+		__atomic_store_n(&bed->wait, 1, __ATOMIC_SEQ_CST);
 		ring_barrier(r);
 		end = gone(r, ring_look_due(r, ring_now()));
 		got = ready(r);
 		if (!got && !end) {
-			end = ring_sleep(r, word, until);
+			end = ring_sleep(r, bed, until);
 			got = ready(r);
 			if (!got && !end)
 				continue;
 		}
 		/* Other readers of a broadcast may sleep, too. */
 		if (!r->broadcast)
-			ring_store(word, 0);
+			ring_store(&bed->wait, 0);
 		if (!got && end != -ETIMEDOUT)
 			ring_told(r, end);
 		return got ? got : end;

@@ -48,7 +48,7 @@ struct ring_watch {
 	struct io_uring_sqe *sqes;
 	struct io_uring_params p;
 	struct __kernel_timespec second;
-	uint32_t *word;
+	struct ring_bed *bed;
 	uint32_t armed;
 	uint32_t stop;
 	pthread_t thread;
@@ -94,7 +94,7 @@ static int arm_uring(struct ring_watch *w)
 	const struct io_uring_sqe wait = {
 		.opcode = OP_FUTEX_WAIT,
 		.fd = FUTEX_SIZE_U32,
-		.addr = (uintptr_t)w->word,
+		.addr = (uintptr_t)&w->bed->wait,
 		.addr2 = 1,
 		.addr3 = FUTEX_BITSET_MATCH_ANY,
 		.user_data = WAITED,
@@ -130,7 +130,7 @@ int ring_arm(struct kring *r)
 		take_completions(w);
 	else if (read(w->fd, &count, sizeof(count)) < 0)
 		count = 0;
-	__atomic_store_n(w->word, 1, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&w->bed->wait, 1, __ATOMIC_SEQ_CST);
 	ring_barrier(r);
 	there = ring_anything(r);
 	if (there)
@@ -199,7 +199,7 @@ static void *watch_thread(void *arg)
 			syscall(SYS_futex, &w->armed, FUTEX_WAIT_PRIVATE, 0, &second, NULL, 0);
 			continue;
 		}
-		syscall(SYS_futex, w->word, FUTEX_WAIT, 1, &second, NULL, 0);
+		syscall(SYS_futex, &w->bed->wait, FUTEX_WAIT, 1, &second, NULL, 0);
 		ring_store_release(&w->armed, 0);
 		eventfd_write(w->fd, 1);
 	}
@@ -235,7 +235,7 @@ void ring_watch_free(struct ring_watch *w, bool own)
 		ring_store_release(&w->stop, 1);
 		ring_store_release(&w->armed, 1);
 		syscall(SYS_futex, &w->armed, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
-		ring_wake(w->word);
+		ring_wake(w->bed);
 		pthread_join(w->thread, NULL);
 	}
 	close(w->fd);
@@ -260,7 +260,7 @@ int kring_fd(struct kring *r)
 	w = calloc(1, sizeof(*w));
 	if (!w)
 		return api_result(-ENOMEM);
-	w->word = &r->ctl->wait;
+	w->bed = &r->ctl->bed;
 	result = start_uring(w);
 	if (result < 0)
 		result = start_thread(w);

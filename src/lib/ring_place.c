@@ -60,9 +60,9 @@ void ring_leave(struct kring *r)
 			   ring_life(ring_life_epoch(r->life), RING_CLOSED));
 	set_lock(r->lock_fd, F_UNLCK, (writer ? RING_LOCK_WRITER : RING_LOCK_READER) + r->place);
 	if (writer)
-		ring_wake(&r->ctl->wait);
+		ring_wake(&r->ctl->bed);
 	for (unsigned int i = 0; !writer && i < r->nr_flows; i++)
-		ring_wake(&r->flow[i].room->wait);
+		ring_wake(r->flow[i].room);
 }
 
 /** ring_look_due() - is it time to look at the locks again? @now: by ring_now(). Notes that it is done. */

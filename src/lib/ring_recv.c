@@ -11,6 +11,7 @@
 #include "lib/ring.h"
 
 #define HISTORY_TRIES 16u
+#define RESTS 8u
 
 enum { NONE, HERE, PASSED };
 
@@ -119,10 +120,23 @@ int ring_anything(struct kring *r)
 	return recv_ready(r);
 }
 
+/*
+ * Who takes many at once leaves the writer alone between two looks: the line that it looks at is the one which the writer is filling, and would have to
+ * come back for each message.
+ */
+static inline int many_ready(struct kring *r)
+{
+	int there = recv_ready(r);
+
+	for (unsigned int i = 0; !there && r->many && i < RESTS; i++)
+		ring_relax();
+	return there;
+}
+
 /* Until a message is at flow[current]. */
 static __attribute__((noinline)) int wait_for_message(struct kring *r, int timeout_ms)
 {
-	int result = ring_wait(r, recv_ready, ring_writers_gone, &r->ctl->wait, timeout_ms);
+	int result = ring_wait(r, many_ready, ring_writers_gone, &r->ctl->bed, timeout_ms);
 
 	if (result == -EAGAIN && r->watch) {
 		result = ring_arm(r);
@@ -147,10 +161,13 @@ static inline const uint64_t *look_plain(struct kring *r, bool wait, uint64_t *r
 	if (past >= 1u << RING_CODE_BITS && wait) {
 		for (unsigned int i = 0; i < RING_LOOKS * 4; i++) {
 			past = ring_load_acquire(slot) - word;
-			if (past < 1u << RING_CODE_BITS)
+			if (past < 1u << RING_CODE_BITS) {
+				if (unlikely(r->vain))
+					ring_awake(r);
 				break;
+			}
 			/* What the message may go on in is asked for along with it. */
-			__builtin_prefetch(slot + 8);
+			__builtin_prefetch((const char *)slot + r->inline_max);
 			ring_relax();
 		}
 	}
@@ -192,7 +209,7 @@ static inline void advance(struct kring *r, struct ring_flow *f, unsigned int nr
 	/* need was stored before wait */
 	if (unlikely(ring_load_acquire(&f->room->wait)) &&
 	    (int64_t)(f->n - ring_load(&f->room->need)) >= 0)
-		ring_wake(&f->room->wait);
+		ring_wake(f->room);
 }
 
 /* What was lost and not told yet is told before anything else. */
@@ -210,6 +227,7 @@ static int peek(struct kring *r, struct kring_msg *ret, unsigned int max, int ti
 	struct ring_flow *f;
 	unsigned int nr;
 
+	r->many = max > 1;
 	if (result == 0)
 		result = max ? await(r, timeout_ms) : -EINVAL;
 	if (result < 0)
@@ -250,7 +268,7 @@ int kring_peek(struct kring *r, struct kring_msg *ret, unsigned int max, int tim
 {
 	if (likely(r->plain && max == 1)) {
 		uint64_t len;
-		const uint64_t *slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+		const uint64_t *slot = look_plain(r, timeout_ms && ring_looks(r), &len);
 
 		if (likely(slot)) {
 			*ret = (struct kring_msg){ .data = slot + 1,
@@ -322,6 +340,7 @@ static inline ssize_t receive(struct kring *r, void *buf, size_t size, int timeo
 
 	if (unlikely(r->lost_untold))
 		return tell_loss(r);
+	r->many = false;
 	result = await(r, timeout_ms);
 	if (unlikely(result < 0))
 		return result;
@@ -357,7 +376,7 @@ ssize_t kring_recv(struct kring *r, void *buf, size_t size_bytes, int timeout_ms
 	uint64_t len;
 
 	if (likely(r->plain)) {
-		slot = look_plain(r, timeout_ms && r->spin_ns, &len);
+		slot = look_plain(r, timeout_ms && ring_looks(r), &len);
 		if (likely(slot && len <= size_bytes)) {
 			ring_copy(buf, slot + 1, len);
 			r->peeked = r->peeked ? r->peeked : 1;

@@ -6,8 +6,13 @@
  * learns one word, head: how many messages are done with. Everything else follows from its own notes.
  */
 #include <string.h>
+#if defined(__x86_64__)
+#include <emmintrin.h>
+#endif
 
 #include "lib/ring.h"
+
+#define STREAM_BYTES 65536
 
 /* Where a payload of @len bytes goes: at dpos, or at the start of the next round if it would cross the end. */
 static uint64_t data_place(const struct kring *r, uint64_t len)
@@ -135,11 +140,10 @@ static __attribute__((noinline)) int wait_for_room(struct kring *r, int timeout_
 		/* A reader that was not woken for KRING_MORE would never make room. */
 		if (r->doorbell) {
 			r->doorbell = false;
-			ring_ring(r, &r->ctl->wait, &r->ctl->fence);
+			ring_ring(r, &r->ctl->bed);
 		}
 		ask_for_room(r);
-		result = ring_wait(r, room_ready, ring_reader_gone, &r->flow[0].room->wait,
-				   timeout_ms);
+		result = ring_wait(r, room_ready, ring_reader_gone, r->flow[0].room, timeout_ms);
 	}
 	if (result == -EBADMSG)
 		r->error = result;
@@ -175,6 +179,8 @@ static inline int reserve(struct kring *r, size_t len, int timeout_ms)
 		r->reserved = f->data + (r->reserved_at & (r->data_bytes - 1));
 	}
 	r->reserved_max = len;
+	/* Here and not in commit(): between a payload's stores and word 0's another store may wait for its line, and the reader takes the slot's. */
+	r->starts[f->n & r->mask] = r->dpos;
 	return 0;
 }
 
@@ -191,7 +197,6 @@ static inline void commit(struct kring *r, size_t len, bool hold)
 	uint64_t *slot = ring_slot(r, f, f->n);
 	uint64_t word = ring_word(f->n);
 
-	r->starts[f->n & r->mask] = r->dpos;
 	if (likely(!r->want)) {
 		word |= len;
 	} else {
@@ -200,13 +205,13 @@ static inline void commit(struct kring *r, size_t len, bool hold)
 		word |= RING_IN_DATA;
 		r->dpos = r->reserved_at + ((len + RING_ALIGN - 1) & ~(uint64_t)(RING_ALIGN - 1));
 	}
-	f->n++;
 	if (hold && !r->held) {
 		r->held = slot;
 		r->held_word = word;
 	} else {
 		ring_store_release(slot, word);
 	}
+	f->n++;
 	if (!hold)
 		count(r);
 	ring_store(&f->lane->bytes, ring_load(&f->lane->bytes) + len);
@@ -226,7 +231,33 @@ static inline void show_batch(struct kring *r)
 static inline void ring_readers(struct kring *r)
 {
 	r->doorbell = false;
-	ring_ring(r, &r->ctl->wait, &r->ctl->fence);
+	ring_ring(r, &r->ctl->bed);
+}
+
+/*
+ * A long payload goes past our cache: its lines are in the reader's, of the round before, and would be fetched from there only to be written over. That
+ * costs twice the copy where the processors share no cache. Such stores are not ordered by word 0's release: a fence does it.
+ */
+static void stream_in(void *to, const void *from, size_t len)
+{
+#if defined(__x86_64__)
+	const __m128i *in = from;
+	__m128i *out = to;
+
+	for (; len >= RING_ALIGN; len -= RING_ALIGN, in += 4, out += 4) {
+		__m128i a = _mm_loadu_si128(in), b = _mm_loadu_si128(in + 1);
+		__m128i c = _mm_loadu_si128(in + 2), d = _mm_loadu_si128(in + 3);
+
+		_mm_stream_si128(out, a);
+		_mm_stream_si128(out + 1, b);
+		_mm_stream_si128(out + 2, c);
+		_mm_stream_si128(out + 3, d);
+	}
+	_mm_sfence();
+	to = out;
+	from = in;
+#endif
+	memcpy(to, from, len);
 }
 
 /* What a broadcast's reader may be reading while it is written over is written in whole words, each at once. */
@@ -235,7 +266,10 @@ static void copy_in(const struct kring *r, void *to, const void *from, size_t le
 	uint64_t *out = to, word = 0;
 
 	if (!r->broadcast) {
-		ring_copy(to, from, len);
+		if (len < STREAM_BYTES)
+			ring_copy(to, from, len);
+		else
+			stream_in(to, from, len);
 		return;
 	}
 	for (; len >= 8; len -= 8, from = (const char *)from + 8) {
@@ -370,8 +404,7 @@ int kring_flush(struct kring *r, int timeout_ms)
 	ring_store(&r->flow[0].room->need, r->flow[0].n);
 	result = flushed(r);
 	if (!result)
-		result =
-			ring_wait(r, flushed, ring_reader_gone, &r->flow[0].room->wait, timeout_ms);
+		result = ring_wait(r, flushed, ring_reader_gone, r->flow[0].room, timeout_ms);
 	return api_result(result < 0 ? result : 0);
 }
 

@@ -42,9 +42,9 @@ void ring_barrier(struct kring *r)
  */
 void ring_set_fence(struct kring *r)
 {
-	uint32_t *fence = r->end == KRING_READER ? &r->ctl->fence : &r->flow[0].room->fence;
+	uint32_t *fence = r->end == KRING_READER ? &r->ctl->bed.fence : &r->flow[0].room->fence;
 	bool want = r->must_fence || r->how == KRING_PARK ||
-		(r->how == KRING_ADAPTIVE && !r->spin_ns);
+		(r->how == KRING_ADAPTIVE && r->vain > 1);
 
 	if (r->fenced == want)
 		return;
@@ -59,19 +59,50 @@ void ring_set_fence(struct kring *r)
 		barrier_everywhere();
 }
 
-/** ring_wake() - wake whoever sleeps on @word. Slow; called when the word was seen not to be 0. */
-void ring_wake(uint32_t *word)
+/** ring_wake() - wake whoever sleeps in @bed. Slow; called when its wait was seen not to be 0. */
+void ring_wake(struct ring_bed *bed)
 {
-	if (__atomic_exchange_n(word, 0, __ATOMIC_SEQ_CST))
-		syscall(SYS_futex, word, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+	ring_store(&bed->woken, (uint64_t)ring_now());
+	if (__atomic_exchange_n(&bed->wait, 0, __ATOMIC_SEQ_CST))
+		syscall(SYS_futex, &bed->wait, FUTEX_WAKE, INT_MAX, NULL, NULL, 0);
+}
+
+/* A quarter of what it was, so that one that took long, or is a lie, is soon forgotten. */
+static void learn_wake(struct kring *r, const struct ring_bed *bed)
+{
+	uint64_t took = (uint64_t)ring_now() - ring_load(&bed->woken);
+
+	if (took > RING_WAKE_MAX_NS)
+		took = RING_WAKE_MAX_NS;
+	r->wake_ns = (uint32_t)((r->wake_ns * 3ULL + took) / 4);
+}
+
+/** ring_awake() - looking has helped. */
+void ring_awake(struct kring *r)
+{
+	r->vain = r->asleep = 0;
+	ring_set_fence(r);
+}
+
+/** ring_doze() - looking has not helped, or this was a wait to sleep at once: when is the next look to be? */
+void ring_doze(struct kring *r)
+{
+	if (r->asleep) {
+		r->asleep--;
+	} else {
+		r->asleep = (1u << r->vain) - 1;
+		if (r->vain < RING_VAIN_MAX)
+			r->vain++;
+	}
+	ring_set_fence(r);
 }
 
 /**
- * ring_sleep() - sleep while @word is 1, a slice at most.
+ * ring_sleep() - sleep while @bed's wait is 1, a slice at most.
  * @until_ns: when the caller's time is over, by CLOCK_MONOTONIC
  * Return: 0, whyever it ended; -ETIMEDOUT the caller's time is over.
  */
-int ring_sleep(struct kring *r, uint32_t *word, int64_t until_ns)
+int ring_sleep(struct kring *r, struct ring_bed *bed, int64_t until_ns)
 {
 	int64_t left = until_ns - ring_now();
 	struct timespec t;
@@ -81,7 +112,8 @@ int ring_sleep(struct kring *r, uint32_t *word, int64_t until_ns)
 	if (left > RING_SLICE_NS)
 		left = RING_SLICE_NS;
 	t = (struct timespec){ .tv_sec = left / 1000000000, .tv_nsec = left % 1000000000 };
-	syscall(SYS_futex, word, FUTEX_WAIT, 1, &t, NULL, 0);
+	if (syscall(SYS_futex, &bed->wait, FUTEX_WAIT, 1, &t, NULL, 0) == 0)
+		learn_wake(r, bed);
 	return 0;
 }
 
@@ -97,7 +129,7 @@ int kring_set_wait(struct kring *r, unsigned int how)
 	if (how > KRING_PARK)
 		return api_result(-EINVAL);
 	r->how = how;
-	r->spin_ns = how == KRING_PARK ? 0 : RING_SPIN_MAX_NS / 2;
+	r->vain = r->asleep = 0;
 	if (r->end != KRING_OBSERVER)
 		ring_set_fence(r);
 	return 0;

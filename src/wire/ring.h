@@ -5,7 +5,7 @@
  * DOC: what is where
  *
  *     data object     ring_head | ring_lane per writer | slots of each lane | data of each lane
- *     control object  ring_ctl | ring_cursor per reader or lane | ring_room per lane
+ *     control object  ring_ctl | ring_cursor per reader or lane | ring_bed per lane
  *
  * Writers write the data object and may write the control object; readers write the control object alone. With
  * RING_PROTECTED these are two memory objects, and readers map the first one read-only; without it the control part
@@ -33,6 +33,7 @@
  *
  * (1) Commit. The writer writes the payload and words 1 and 2, then stores word 0 (release). The reader loads word 0 (acquire): if it is message n's,
  *     it sees the payload. Not before: the reader reads nothing else of the slot.
+ *     Stores past the cache (x86: non-temporal) are no part of that order: who uses them fences them before word 0.
  *     Of a batch the first message's word 0 is stored last, so all of it is there at once: the reader does not take each line from
  *     the writer while that is still writing into it, which halves the rate.
  * (2) Release. The reader reads the payload, then stores cursor.head = n + 1 (release). The writer loads head (acquire) before it
@@ -150,14 +151,21 @@ struct ring_lane {
 	uint32_t pad1[11];
 };
 
+/* Where one side sleeps until the other has done something. */
+struct ring_bed {
+	uint32_t wait; /* a futex */
+	uint32_t fence; /* the sleeper asks the other side for the barrier */
+	uint64_t need; /* a writer's: it can go on when head is here */
+	uint64_t woken; /* when it was last woken, by CLOCK_MONOTONIC in ns: tells the sleeper what a wake takes */
+	uint64_t pad[5];
+};
+
 /* At the start of the control part. */
 struct ring_ctl {
 	uint64_t magic;
 	uint64_t id;
 	uint64_t pad0[6];
-	uint32_t wait; /* a reader sleeps: a futex */
-	uint32_t fence; /* readers ask writers for the barrier */
-	uint64_t pad1[7];
+	struct ring_bed bed; /* a reader sleeps */
 };
 
 /*
@@ -173,19 +181,11 @@ struct ring_cursor {
 	uint32_t pad1[13];
 };
 
-/* A writer that sleeps until there is room. */
-struct ring_room {
-	uint32_t wait; /* a futex */
-	uint32_t fence;
-	uint64_t need; /* it can go on when head is here */
-	uint64_t pad[6];
-};
-
 _Static_assert(sizeof(struct ring_head) == 128, "ABI");
 _Static_assert(sizeof(struct ring_lane) == 128, "ABI");
 _Static_assert(sizeof(struct ring_ctl) == 128, "ABI");
 _Static_assert(sizeof(struct ring_cursor) == 128, "ABI");
-_Static_assert(sizeof(struct ring_room) == 64, "ABI");
+_Static_assert(sizeof(struct ring_bed) == 64, "ABI");
 
 /**
  * struct ring_layout - where everything is, in bytes.
@@ -266,7 +266,7 @@ static inline struct ring_layout ring_layout_of(const struct ring_head *h)
 	l.cursors = h->writers > h->readers ? h->writers : h->readers;
 	l.cursors_off = sizeof(struct ring_ctl);
 	l.rooms_off = l.cursors_off + l.cursors * sizeof(struct ring_cursor);
-	ctl = RING_PAGE(l.rooms_off + h->writers * sizeof(struct ring_room));
+	ctl = RING_PAGE(l.rooms_off + h->writers * sizeof(struct ring_bed));
 	if (h->flags & RING_PROTECTED) {
 		l.ctl_size = ctl;
 	} else {
