@@ -108,6 +108,9 @@ struct kring {
 	unsigned char *reserved;
 	uint64_t reserved_max;
 	uint64_t reserved_at;
+	uint64_t copy_cost
+		[2]; /* of long payloads through the cache and past it, in ns for so many bytes */
+	uint32_t copies;
 	uint64_t *held; /* a batch's first slot */
 	uint64_t held_word;
 

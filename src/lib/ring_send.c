@@ -13,6 +13,7 @@
 #include "lib/ring.h"
 
 #define STREAM_BYTES 65536
+#define STREAM_TRY_EVERY 32u
 
 /* Where a payload of @len bytes goes: at dpos, or at the start of the next round if it would cross the end. */
 static uint64_t data_place(const struct kring *r, uint64_t len)
@@ -234,10 +235,7 @@ static inline void ring_readers(struct kring *r)
 	ring_ring(r, &r->ctl->bed);
 }
 
-/*
- * A long payload goes past our cache: its lines are in the reader's, of the round before, and would be fetched from there only to be written over. That
- * costs twice the copy where the processors share no cache. Such stores are not ordered by word 0's release: a fence does it.
- */
+/* Past our cache. Such stores are not ordered by word 0's release: a fence does it. */
 static void stream_in(void *to, const void *from, size_t len)
 {
 #if defined(__x86_64__)
@@ -260,8 +258,34 @@ static void stream_in(void *to, const void *from, size_t len)
 	memcpy(to, from, len);
 }
 
+/*
+ * A long payload's lines are in the reader's cache, of the round before. Where the processors share none, to fetch them only to write them over costs two
+ * or three times the copy, and it is better to store past the cache. Where they share one that is up to twice as slow, since the reader then has to go to
+ * memory. Nobody tells which it is, and it changes when processes move: so both ways are timed, the quicker one is taken, and the other one is
+ * tried now and then. A copy in which we were interrupted counts as one of twice the time.
+ */
+static void copy_long(struct kring *r, void *to, const void *from, size_t len)
+{
+	bool stream = r->copy_cost[true] < r->copy_cost[false];
+	uint64_t *cost, took;
+	int64_t start = ring_now();
+
+	if (r->copies++ % STREAM_TRY_EVERY == 0)
+		stream = !stream;
+	if (stream)
+		stream_in(to, from, len);
+	else
+		memcpy(to, from, len);
+	took = (uint64_t)(ring_now() - start) * STREAM_BYTES / len + 1;
+	cost = &r->copy_cost[stream];
+	if (!*cost || took < *cost)
+		*cost = took;
+	else
+		*cost += ((took < 2 * *cost ? took : 2 * *cost) - *cost) / 4;
+}
+
 /* What a broadcast's reader may be reading while it is written over is written in whole words, each at once. */
-static void copy_in(const struct kring *r, void *to, const void *from, size_t len)
+static void copy_in(struct kring *r, void *to, const void *from, size_t len)
 {
 	uint64_t *out = to, word = 0;
 
@@ -269,7 +293,7 @@ static void copy_in(const struct kring *r, void *to, const void *from, size_t le
 		if (len < STREAM_BYTES)
 			ring_copy(to, from, len);
 		else
-			stream_in(to, from, len);
+			copy_long(r, to, from, len);
 		return;
 	}
 	for (; len >= 8; len -= 8, from = (const char *)from + 8) {

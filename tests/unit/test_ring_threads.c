@@ -227,6 +227,52 @@ static void flush_waits_until_all_is_released(void **state)
 	ring_drop(&f);
 }
 
+#define LONG_MESSAGES 100
+#define LONG_LEN (64 << 10)
+
+/* Around the lengths from which on they are copied otherwise, and with an end that is no whole line. */
+static size_t long_length(uint64_t n)
+{
+	return LONG_LEN - 3 + n % 4 * 1021;
+}
+
+static void *read_long(void *arg)
+{
+	struct side *s = arg;
+	unsigned char *buf = malloc(2 * LONG_LEN);
+
+	for (uint64_t n = 0; n < LONG_MESSAGES; n++)
+		s->bad += kring_recv(s->r, buf, 2 * LONG_LEN, -1) != (ssize_t)long_length(n) ||
+			!check_message(buf, long_length(n), n);
+	free(buf);
+	return NULL;
+}
+
+static void long_messages(void **state)
+{
+	static const struct kring_conf conf = { .slots = 8, .data_bytes = 1 << 20 };
+	struct ring_fds f = ring_make(&conf);
+	struct side s = { .r = ring_end(&f, KRING_READER) };
+	struct kring *w = ring_end(&f, KRING_WRITER);
+	unsigned char *buf = malloc(2 * LONG_LEN);
+	pthread_t reader;
+
+	assert_int_equal(pthread_create(&reader, NULL, read_long, &s), 0);
+	for (uint64_t n = 0; n < LONG_MESSAGES; n++) {
+		/* Wherever it begins in its own line, too. */
+		unsigned char *from = buf + n % 64;
+
+		fill_message(from, long_length(n), n);
+		assert_int_equal(kring_send(w, from, long_length(n), -1), 0);
+	}
+	assert_int_equal(pthread_join(reader, NULL), 0);
+	assert_int_equal(s.bad, 0);
+	free(buf);
+	kring_close(w);
+	kring_close(s.r);
+	ring_drop(&f);
+}
+
 static void a_child_gives_its_copy_up(void **state)
 {
 	static const struct kring_conf conf = { .slots = 8 };
@@ -264,6 +310,7 @@ int main(void)
 		cmocka_unit_test(three_readers),
 		cmocka_unit_test(signals_do_not_end_a_wait),
 		cmocka_unit_test(flush_waits_until_all_is_released),
+		cmocka_unit_test(long_messages),
 		cmocka_unit_test(a_child_gives_its_copy_up),
 	};
 
