@@ -68,8 +68,10 @@ static unsigned long read_port(void *arg, unsigned long n)
 	const struct reading *r = arg;
 
 	for (unsigned long i = 0; i < n; i++)
-		if (kport_read(r->p, buffer, r->len, 0) < 0)
-			bench_die("kport_read");
+		/* The publisher's CPU may have been taken away from it in the middle of a pass. */
+		while (kport_read(r->p, buffer, r->len, 0) < 0)
+			if (errno != EAGAIN)
+				bench_die("kport_read");
 	return n;
 }
 
