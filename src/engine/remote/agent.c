@@ -208,7 +208,7 @@ static int meet(struct agent *agent, uint64_t at)
 {
 	int64_t began = now_ns();
 	struct merge_params params;
-	int thread;
+	int thread, r;
 
 	for (;;) {
 		if (pread(agent->freeze.mem, &params, sizeof(params), (off_t)at) != sizeof(params))
@@ -225,8 +225,9 @@ static int meet(struct agent *agent, uint64_t at)
 	if (thread < 0)
 		return errno == EINVAL ? -EOPNOTSUPP : -ESRCH;
 	agent->sock = (int)syscall(SYS_pidfd_getfd, thread, params.sock[1], 0);
+	r = agent->sock >= 0 ? 0 : errno == ESRCH ? gone(agent) : -EPERM;
 	close(thread);
-	return agent->sock < 0 ? -EPERM : 0;
+	return r;
 }
 
 static int open_files(struct agent *agent)
