@@ -41,6 +41,7 @@
  * - MADV_DONTNEED in a forked child shows what was merged, not zeros, since locks are not inherited, unless the child locks it again as self.c does.
  */
 #include <engine/merge/inside.h>
+#include <engine/merge/inside_call.h>
 #include <wire/uffd.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -60,40 +61,8 @@
 #define MLOCK_ONFAULT 1
 #endif
 
-#define INSIDE                                                                                     \
-	__attribute__((section("inside"), no_sanitize("address", "undefined", "thread"), noinline, \
-		       used))
 #define PAGE ((uint64_t)MERGE_PAGE)
 #define TRIES 100000
-
-#ifdef __x86_64__
-static inline __attribute__((always_inline)) long call6(long nr, long a, long b, long c, long d,
-							long e, long f)
-{
-	register long r10 __asm__("r10") = d;
-	register long r8 __asm__("r8") = e;
-	register long r9 __asm__("r9") = f;
-	long ret;
-
-	__asm__ volatile("syscall"
-			 : "=a"(ret)
-			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
-			 : "rcx", "r11", "memory");
-	return ret;
-}
-#else
-#include <unistd.h>
-static inline long call6(long nr, long a, long b, long c, long d, long e, long f)
-{
-	long ret = syscall(nr, a, b, c, d, e, f);
-
-	return ret == -1 ? -errno : ret;
-}
-#endif
-
-#define call(nr, ...) call_(nr, ##__VA_ARGS__, 0, 0, 0, 0, 0, 0)
-#define call_(nr, a, b, c, d, e, f, ...) \
-	call6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
 
 INSIDE static void wipe(void *p, uint64_t len)
 {
